@@ -1,4 +1,4 @@
-"""Train the model that ships with the package, on the bundled sample: `make model`."""
+"""Make what ships with the package: the sample, the class list, and the model trained on the sample (`make model`)."""
 
 import shutil
 import sys
@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from studperf.artifact import read_verified
-from studperf.datasets import load, simulate
+from studperf.datasets import exam_schema, load, simulate
 from studperf.schema import write_table
 from studperf.training import train
 
@@ -15,6 +15,7 @@ DATA = Path(__file__).parent.parent / "studperf" / "data"
 
 def main() -> int:
     write_table(simulate(1000, seed=0), DATA / "exams.csv")
+    write_table(simulate(24, seed=1).drop(columns=exam_schema().target.name), DATA / "class.csv")
     with tempfile.TemporaryDirectory() as home:
         trained = train(load("exams"), out=home)
         files = read_verified(trained.bundle.path)
