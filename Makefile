@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS_run := boost,notebooks
 EXTRAS_dev := dev
-NOTEBOOKS := $(shell find nbs -name '*.ipynb' -not -path '*/.*' -not -path '*/_*')
+APP_PORT ?= 8866
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev run test prove lab app bench docs readme model lock clean
@@ -47,6 +47,7 @@ run: install ## learn from the bundled sample, choose a model, save it, score a 
 
 test: install-dev ## every test: notebooks and package agree, notebooks run, pytest, docs
 	$(BIN)/python tools/fresh.py
+	$(BIN)/ruff check --quiet .
 	$(BIN)/nbdev_test --n_workers 2
 	$(BIN)/python -m pytest
 	@$(MAKE) --no-print-directory docs
@@ -57,9 +58,13 @@ prove: install-dev ## the campaigns of tests/ in their full size
 lab: install-dev ## JupyterLab with all notebooks
 	$(BIN)/jupyter lab --notebook-dir=. nbs/index.ipynb
 
-app: install-dev ## the prediction form in the browser
-	STUDPERF_MODEL="$${STUDPERF_MODEL:-$$( [ -e artifacts/production ] && echo "$(CURDIR)/artifacts/production" )}" \
-	$(BIN)/voila nbs/apps/predict.ipynb --strip_sources=True --Voila.ip=127.0.0.1 --MappingKernelManager.cull_idle_timeout=600
+app: install-dev ## the prediction form in the browser; APP_PORT=8866, APP_FLAGS=--no-browser
+	@model="$${STUDPERF_MODEL:-}"; \
+	if [ -z "$$model" ] && [ -d artifacts/production ]; then model=artifacts/production; fi; \
+	case "$$model" in ""|/*) ;; *) model="$$PWD/$$model" ;; esac; \
+	STUDPERF_MODEL="$$model" $(BIN)/voila nbs/apps/predict.ipynb --Voila.ip=127.0.0.1 --port=$(APP_PORT) \
+	  --strip_sources=True --show_tracebacks=False --Voila.root_dir=nbs/apps \
+	  --MappingKernelManager.cull_idle_timeout=900 --MappingKernelManager.cull_interval=60 $(APP_FLAGS)
 
 bench: install-dev ## what it costs, beside a baseline in the same run
 	$(BIN)/python benchmarks/import.py

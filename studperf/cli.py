@@ -228,7 +228,9 @@ def _explain(args: argparse.Namespace, error: Exception) -> int:
     if isinstance(error, InputError):
         return _fail(args, error.to_dict(), str(error), 2)
     if isinstance(error, NotebookError):
-        return _fail(args, {"error": str(error), "notebook": str(error.copy)}, f"{error}\nits executed copy: {error.copy}", 2 if error.bad_input else 1)
+        return _fail(
+            args, {"error": str(error), "notebook": str(error.copy)}, f"{error}\nits executed copy: {error.copy}", 2 if error.bad_input else 1
+        )
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -236,4 +238,6 @@ def _explain(args: argparse.Namespace, error: Exception) -> int:
         return _fail(args, {"error": str(error)}, f"{error.filename or 'a file'}: {error.strerror}", 2)
     if os.environ.get("STUDPERF_DEBUG"):
         raise error
-    return _fail(args, {"error": f"{type(error).__name__}: {error}"}, f"this is a fault in studperf, not in your input: {type(error).__name__}: {error}", 1)
+    return _fail(
+        args, {"error": f"{type(error).__name__}: {error}"}, f"this is a fault in studperf, not in your input: {type(error).__name__}: {error}", 1
+    )

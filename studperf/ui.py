@@ -94,6 +94,8 @@ def _forget(form: PredictionForm, change: Any) -> None:
 
 
 def _answer(form: PredictionForm) -> None:
+    from traitlets.log import get_logger
+
     number, problems, wrong = "", "", set()
     try:
         number = _answer_html(predict(form.values(), model=form.bundle)["prediction"].item(), form.bundle)
@@ -101,8 +103,8 @@ def _answer(form: PredictionForm) -> None:
         problems = _problems_html(error, form.bundle.schema.features(form.bundle.feature_set))
         wrong = {problem.column for problem in error.problems}
     except Exception:
-        problems = _problems_html(InputError("Something failed that is not your fault; the log has the details."), ())
-        raise
+        get_logger().exception("the form failed")
+        problems = _problems_html(InputError("Something failed that is not your fault; the server's log has the details."), ())
     finally:
         for name, widget in form.fields.items():
             (widget.add_class if name in wrong else widget.remove_class)("studperf-wrong")
@@ -123,7 +125,8 @@ _STYLE = """<style>
 .studperf .widget-text > input::placeholder { color: #66717c; }
 .studperf .studperf-wrong > select, .studperf .studperf-wrong > input { border-color: #b3261e; box-shadow: inset 0 0 0 1px #b3261e; }
 .studperf .studperf-help .widget-html-content { font-size: 13px; color: #55606b; margin-top: 4px; }
-.studperf .widget-button { width: 160px; height: 44px; margin: 0; border-radius: 6px; font-family: inherit; font-size: 16px; font-weight: 600; line-height: 44px; }
+.studperf .widget-button { width: 160px; height: 44px; margin: 0; border-radius: 6px; font-family: inherit; font-size: 16px;
+  font-weight: 600; line-height: 44px; }
 .studperf .studperf-answer, .studperf .studperf-problems { margin: 18px 0 0; padding: 14px 18px; border-radius: 6px; border-left: 4px solid; }
 .studperf .studperf-answer { background: #eef5fb; border-color: #1565c0; color: #37424d; }
 .studperf .studperf-number { font-size: 34px; font-weight: 700; line-height: 1.3; color: #12202e; }
@@ -177,8 +180,8 @@ def prediction_form(
 
 # %% ../nbs/16_ui.ipynb #a3818d42
 def prediction_page(
-    model: str | Path | Bundle | None = None,
-) -> VBox:
+    model: str | Path | Bundle | None = None,  # as in `predict`; default: the model in use
+) -> VBox:  # to be displayed
     """The form of a model as one widget, or the reason why there is none."""
     import ipywidgets as widgets
 

@@ -40,7 +40,9 @@ def main() -> int:
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*LEFT_OUT), symlinks=True)
         before = files(copy)
         regenerate(copy)
-        stale = sorted(str(p) for p in before ^ files(copy)) + sorted(str(p) for p in before & files(copy) if not cmp(ROOT / p, copy / p, shallow=False))
+        stale = sorted(str(p) for p in before ^ files(copy)) + sorted(
+            str(p) for p in before & files(copy) if not cmp(ROOT / p, copy / p, shallow=False)
+        )
     for path in stale:
         print(f"stale: {path}")
     print("run nbdev_export, nbdev_clean and `make readme`" if stale else "export, clean and README leave the tree unchanged")

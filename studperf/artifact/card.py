@@ -39,7 +39,8 @@ def make_card(
         f"Predicts `{target.name}` ({target.expected}{f', {target.unit}' if target.unit else ''}) "
         f"from the feature set `{facts['feature_set']}` of: {schema.title}.", "", schema.description, "",
         "## Scores on the test set", "",
-        f"{data['n_test']} rows that were put away before any choice was made and scored once.", "", *head, *_score_lines(facts["test"], target.unit), "",
+        f"{data['n_test']} rows that were put away before any choice was made and scored once.", "",
+        *head, *_score_lines(facts["test"], target.unit), "",
         "## Scores in cross-validation", "",
         f"On the {data['n_train']} training rows, settings chosen inside each fold.", "", *head, *_score_lines(facts["cv"], target.unit), "",
         f"Why this family: {facts['reason']}", "",

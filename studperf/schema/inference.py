@@ -11,7 +11,7 @@ import numpy as np
 
 from .columns import Column, Schema, header_key
 from .problems import InputError, Problem
-from .validation import is_missing, category_text
+from .validation import category_text, is_missing
 
 if TYPE_CHECKING:
     import pandas as pd

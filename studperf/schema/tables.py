@@ -50,8 +50,7 @@ def _decode(content: bytes, name: str) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise InputError(
-            f"{name} is not UTF-8 text: line {line} holds the byte 0x{content[error.start]:02x}. "
-            "Save it again as 'CSV UTF-8', or convert it first."
+            f"{name} is not UTF-8 text: line {line} holds the byte 0x{content[error.start]:02x}. Save it again as 'CSV UTF-8', or convert it first."
         ) from None
     if "\0" in text:
         raise InputError(f"{name} is not a text file: it holds a zero byte on line {text[: text.index(chr(0))].count(chr(10)) + 1}")

@@ -11,7 +11,7 @@ import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ def new_run(
     seed: int,  # of the training
 ) -> Path:  # a fresh folder below `home`/runs
     """Make a run folder."""
-    stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     for attempt in range(1, 1000):
         run = Path(home) / "runs" / (f"{stamp}-seed{seed}" + (f"-{attempt}" if attempt > 1 else ""))
         try:
