@@ -1,4 +1,4 @@
-"""The price of starting: CPU time of `import studperf`, of `studperf --help` and of a first prediction in a new process.
+"""The price of starting: CPU time of `import studperf`, of `studperf --help` and of a first predict in a new process.
 
 The commands take turns, and each figure is the median over the turns, so that a busy machine is equally busy for all.
 """

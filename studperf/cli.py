@@ -215,6 +215,8 @@ def main(
     try:
         _finish(args, args.command(args))
         return 0
+    except KeyboardInterrupt:
+        return _fail(args, {"error": "stopped"}, "stopped; nothing was published", 130)
     except Exception as error:
         return _explain(args, error)
     finally:

@@ -31,7 +31,7 @@ def find_model(
     given = model or os.environ.get("STUDPERF_MODEL")
     if not given:
         local = Path("artifacts") / "production"
-        return local if local.exists() else Path(str(files("studperf") / "data" / "production"))
+        return local if os.path.lexists(local) else Path(str(files("studperf") / "data" / "production"))
     inside = Path(given) / "production"
     folder = inside if inside.is_dir() and not (Path(given) / "manifest.json").exists() else Path(given)
     if not folder.is_dir():
@@ -51,7 +51,10 @@ def load_model(
     if isinstance(model, Bundle):
         return model
     folder = find_model(model).resolve()
-    entries = sorted((entry.name, entry.stat(follow_symlinks=False)) for entry in os.scandir(folder))
+    try:
+        entries = sorted((entry.name, entry.stat(follow_symlinks=False)) for entry in os.scandir(folder))
+    except OSError as error:
+        raise InputError("The model cannot be read", [Problem("the folder of a bundle", value=folder.name, found=str(error.strerror))]) from None
     return _load_once(folder, tuple((name, s.st_size, s.st_mtime_ns, s.st_ino) for name, s in entries))
 
 # %% ../nbs/08_prediction.ipynb #22a3ebc5

@@ -99,16 +99,12 @@ class Bundle:
     schema: Schema
     columns_to_target: Callable[[Checked], np.ndarray]
     card: str  # Markdown
+    version: str  # the first digits of the manifest's SHA-256: the same model has the same version everywhere
 
     @property
     def feature_set(self) -> str:
         """Which features the model was trained on: "full", "early" or "unprotected"."""
         return self.manifest["feature_set"]
-
-    @property
-    def version(self) -> str:
-        """The first digits of the manifest's SHA-256: the same model has the same version everywhere."""
-        return sha256(canonical_json(self.manifest))[:12]
 
     def predict(
         self,
@@ -179,7 +175,8 @@ def load_bundle(
     try:
         name, make = PREDICTORS[manifest["predictor"]["kind"]]
         predictor = make(files[name])
-        bundle = Bundle(Path(folder), manifest, schema_from_dict(manifest["schema"]), predictor, files["card.md"].decode())
+        schema, card = schema_from_dict(manifest["schema"]), files["card.md"].decode()
+        bundle = Bundle(Path(folder), manifest, schema, predictor, card, sha256(files[MANIFEST])[:12])
         _check_probes(bundle)
     except BundleError:
         raise

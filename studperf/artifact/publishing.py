@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from importlib import import_module
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -135,7 +135,7 @@ def _libraries(fitted: TransformedTargetRegressor) -> dict[str, str]:
 # %% ../../nbs/07_artifact/03_publishing.ipynb #0f6ca730
 @contextmanager
 def _locked(home: Path) -> Iterator[None]:
-    import fcntl
+    import fcntl  # not there on Windows, which is said in the README
 
     home.mkdir(parents=True, exist_ok=True)
     with open(home / ".lock", "w") as lock:
@@ -155,11 +155,11 @@ def _write_version(home: Path, files: Mapping[str, bytes]) -> Path:
     versions = home / "versions"
     versions.mkdir(exist_ok=True)
     final = versions / sha256(files[MANIFEST])[:16]
-    staging = Path(tempfile.mkdtemp(prefix=".staging-", dir=versions))
+    staging = versions / f".staging-{token_hex(6)}"
+    staging.mkdir()
     for name, content in files.items():
         (staging / name).write_bytes(content)
         _fsync(staging / name)
-    staging.chmod(0o755)
     _fsync(staging)
     load_bundle(staging)
     if not _intact(final):

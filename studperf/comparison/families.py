@@ -80,10 +80,11 @@ FAMILIES = {family.name: family for family in (*SIMPLE, *TREES)}
 
 # %% ../../nbs/04_comparison/00_families.ipynb #0638bb5d
 def choose_families(
-    names: Sequence[str] | None = None,  # of the registry; None: all that are installed
+    names: Sequence[str] | str | None = None,  # of the registry, as a list or "a,b"; None: all that are installed
 ) -> list[Family]:  # from simple to complex, the mean first
     """The families of a comparison; `InputError` names what is unknown or not installed."""
     installed = {name: find_spec(family.package) is not None for name, family in FAMILIES.items()}
+    names = names.split(",") if isinstance(names, str) else names
     if names is None:
         return [family for name, family in FAMILIES.items() if installed[name]]
     known = "one of " + ", ".join(FAMILIES)

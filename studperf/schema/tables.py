@@ -9,9 +9,9 @@ import csv
 import io
 import os
 import re
-import tempfile
 from collections import Counter
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from .problems import InputError, Problem
@@ -30,16 +30,15 @@ def write_atomically(
     """Write a file so that a reader, or a crash, meets the old content or the new one and nothing between."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{token_hex(6)}")
     try:
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(handle, 0o644)
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
-            os.fsync(handle)
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
     return path
 
