@@ -15,6 +15,5 @@ COPY --from=build /opt/studperf /opt/studperf
 ENV PATH=/opt/studperf/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /work
 USER 10001:10001
-HEALTHCHECK --interval=60s --timeout=20s CMD ["studperf", "info"]
 ENTRYPOINT ["studperf"]
 CMD ["--help"]

@@ -283,6 +283,9 @@ def evil_pipelines(mark: Path) -> dict[str, bytes]:
     }
 
 
+ARRAYS = ("a pickle named as an array", "an array of objects")  # of trusted types by their description; numpy refuses their content
+
+
 @pytest.mark.parametrize("family", KINDS)
 @pytest.mark.parametrize("what", evil_pipelines(Path("nowhere")))
 def test_a_foreign_pipeline_is_refused_before_it_runs(what, family, copy, ran, tmp_path):
@@ -291,8 +294,8 @@ def test_a_foreign_pipeline_is_refused_before_it_runs(what, family, copy, ran, t
     reseal(folder)
     with pytest.raises(BundleError):
         load_bundle(folder)
-    assert not mark.exists()
-    assert "loads" not in ran and "predict" not in ran and "_check_probes" not in ran
+    assert not mark.exists() and "predict" not in ran and "_check_probes" not in ran
+    assert "loads" not in ran or what in ARRAYS
 
 
 @pytest.mark.parametrize("what", evil_pipelines(Path("nowhere")))
@@ -300,7 +303,8 @@ def test_the_loader_of_pipelines_refuses_with_one_kind_of_error(what, ran, tmp_p
     mark = tmp_path / "the bomb went off"
     with pytest.raises(InputError):
         load_pipeline(evil_pipelines(mark)[what])
-    assert not mark.exists() and "loads" not in ran
+    assert not mark.exists()
+    assert "loads" not in ran or what in ARRAYS
 
 
 @pytest.mark.parametrize("name", ["extra.pkl", "pipeline.pickle", "run.py"])
@@ -363,7 +367,7 @@ def test_a_manifest_that_makes_no_sense_is_refused(what, copy):
 
 @settings(max_examples=size(150, 5000))
 @given(place=st.floats(0, 1, exclude_max=True), junk=st.binary(min_size=1, max_size=8), cut=st.integers(0, 8))
-@pytest.mark.parametrize(("family", "name"), [("linear", "predictor.json"), ("linear", "manifest.json"), ("random_forest", "pipeline.skops")])
+@pytest.mark.parametrize(("family", "name"), [("linear", "predictor.json"), ("linear", "manifest.json"), ("tree", "pipeline.skops")])
 def test_damage_behind_fitting_hashes_never_escapes_as_another_error(family, name, place, junk, cut, bundles, tmp_path_factory):
     folder = Path(shutil.copytree(bundles(family), tmp_path_factory.mktemp("resealed") / "bundle"))
     whole = (folder / name).read_bytes()
