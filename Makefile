@@ -56,7 +56,7 @@ prove: install-dev ## the campaigns of tests/ in their full size
 	STUDPERF_PROVE=1 $(BIN)/python -m pytest -s tests/test_properties.py tests/test_bundle_faults.py tests/test_kill.py
 
 lab: install-dev ## JupyterLab with all notebooks
-	$(BIN)/jupyter lab --notebook-dir=. nbs/index.ipynb
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --notebook-dir=. nbs/index.ipynb
 
 app: install-dev ## the prediction form in the browser; APP_PORT=8866, APP_FLAGS=--no-browser
 	@model="$${STUDPERF_MODEL:-}"; \

@@ -98,7 +98,7 @@ def test_killing_a_publisher(nursery, versions, tmp_path):
 
 
 def test_killing_a_training(nursery, versions, tmp_path):
-    kill_often(nursery, publishers.keep_training, [1, 2], size(8, 200), 1.5, versions, tmp_path)
+    kill_often(nursery, publishers.keep_training, [2, 1], size(8, 200), 2.0, versions, tmp_path)
 
 
 def test_killing_the_command_line(versions, tmp_path, cli):

@@ -31,7 +31,7 @@ def test_a_run_leaves_a_bundle_results_and_a_clean_copy(cli, tmp_path):
     assert '"image/png"' in copy and not [
         p for p in (str(tmp_path), str(REPO), sys.prefix, str(Path.home())) if re.search(re.escape(p) + r"(?![\w-])", copy)
     ]
-    assert {"environment.txt", "folds.csv", "log.txt", "parameters.json", "results.json", "split.csv", "train.ipynb"} == {
+    assert {"environment.txt", "folds.csv", "log.txt", "parameters.json", "results.json", "schema.yaml", "split.csv", "train.ipynb"} == {
         p.name for p in run.iterdir()
     }
 

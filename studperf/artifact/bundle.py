@@ -131,7 +131,7 @@ def canonical_json(
     """JSON in the one form that bundles use."""
     return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
-# %% ../../nbs/07_artifact/02_bundle.ipynb #f45237af
+# %% ../../nbs/07_artifact/02_bundle.ipynb #20954754
 def _pipeline_predictor(data: bytes) -> Callable[[Checked], np.ndarray]:
     from threadpoolctl import threadpool_limits
 
@@ -157,7 +157,7 @@ def _additive_predictor(data: bytes) -> Callable[[Checked], np.ndarray]:
 
 PREDICTORS = {"additive": ("predictor.json", _additive_predictor), "pipeline": ("pipeline.skops", _pipeline_predictor)}
 
-# %% ../../nbs/07_artifact/02_bundle.ipynb #61a98227
+# %% ../../nbs/07_artifact/02_bundle.ipynb #089e5e70
 def _check_probes(bundle: Bundle) -> None:
     probes = bundle.manifest["probes"]
     answers = bundle.predict(validate(probes["rows"], bundle.schema, feature_set=bundle.feature_set))

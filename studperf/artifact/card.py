@@ -43,7 +43,7 @@ def make_card(
         *head, *_score_lines(facts["test"], target.unit), "",
         "## Scores in cross-validation", "",
         f"On the {data['n_train']} training rows, settings chosen inside each fold.", "", *head, *_score_lines(facts["cv"], target.unit), "",
-        f"Why this family: {facts['reason']}", "",
+        f"Why this family: {facts['reason']} The choice was made on these folds, so the test set is the judge.", "",
         "## Inputs", "", *inputs, "", "## What it is not for", "", LIMITS, "",
         "## How to repeat it", "",
         f"Train with seed {facts['seed']} on the data with SHA-256 `{data['sha256']}` ({data['rows']} rows). The manifest lists the versions.", "",

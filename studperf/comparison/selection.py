@@ -45,7 +45,7 @@ class Entry:
         plain = {"family": self.family.name, "label": self.family.label, **numbers, "within_noise": self.within_noise}
         return plain | ({"cpu_seconds": round(self.cpu_seconds, 3)} if timing else {})
 
-# %% ../../nbs/04_comparison/02_selection.ipynb #3a34abc7
+# %% ../../nbs/04_comparison/02_selection.ipynb #12424711
 @dataclass(frozen=True, repr=False)
 class Comparison:
     """All families on the same folds, and the one that was chosen."""
@@ -87,7 +87,7 @@ class Comparison:
     def _repr_html_(self) -> str:
         return f"{self.leaderboard().to_html(border=0)}<p>{self.reason}</p>"
 
-# %% ../../nbs/04_comparison/02_selection.ipynb #876ec571
+# %% ../../nbs/04_comparison/02_selection.ipynb #6e3672e0
 FEWEST_ROWS = 40
 
 
@@ -99,7 +99,7 @@ def _score_folds(family: Family, schema: Schema, X: pd.DataFrame, y: np.ndarray,
         rows.append({"family": family.name, "fold": fold} | {name: float(value) for name, value in fold_scores.items()})
     return rows
 
-# %% ../../nbs/04_comparison/02_selection.ipynb #6e3672e0
+# %% ../../nbs/04_comparison/02_selection.ipynb #ea87e769
 def _within_noise(difference: np.ndarray, test_share: float) -> bool:
     from scipy.stats import t
 
@@ -118,7 +118,7 @@ def _entries(families: Sequence[Family], folds: pd.DataFrame, seconds: dict[str,
         entries.append(Entry(family, *intervals, worse_by, _within_noise(difference, test_share), seconds[family.name]))
     return entries
 
-# %% ../../nbs/04_comparison/02_selection.ipynb #5125ae8b
+# %% ../../nbs/04_comparison/02_selection.ipynb #b3dcf4c9
 def compare(
     families: Sequence[Family],  # from simple to complex, as `choose_families` gives them
     schema: Schema,  # for the columns' kinds and the target's range
@@ -150,7 +150,7 @@ def compare(
     best = min(entries, key=lambda entry: entry.rmse.value)
     return Comparison(tuple(entries), table, next(entry for entry in entries if entry.within_noise), best)
 
-# %% ../../nbs/04_comparison/02_selection.ipynb #b3dcf4c9
+# %% ../../nbs/04_comparison/02_selection.ipynb #d7b62f26
 def _plot(comparison: Comparison, ax: Axes | None) -> Axes:
     import matplotlib.pyplot as plt
 

@@ -18,13 +18,52 @@ from .problems import InputError, Problem, show_value
 from .tables import write_atomically
 
 # %% auto #0
-__all__ = ['Kind', 'Role', 'FEATURE_SETS', 'Column', 'header_key', 'Schema', 'schema_from_dict', 'load_schema']
+__all__ = ['Kind', 'Role', 'FEATURE_SETS', 'header_key', 'Column', 'Schema', 'schema_from_dict', 'load_schema']
 
 # %% ../../nbs/00_schema/02_columns.ipynb #f3070399
+def header_key(
+    header: object,  # a column's header as it stands in a file
+) -> str:  # lower case, words joined by one underscore
+    """The form in which headers are compared."""
+    return re.sub(r"[\W_]+", "_", str(header).casefold()).strip("_")
+
+# %% ../../nbs/00_schema/02_columns.ipynb #0b95c578
 Kind = Literal["number", "category", "target", "id"]
 Role = Literal["changeable", "fixed", "protected"]
+_CHOICES = {"kind": Kind, "role": Role, "missing": Literal["refuse", "impute"], "unknown": Literal["refuse", "ignore"]}
 
 
+def _bad_bound(value: object) -> bool:
+    return value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value))
+
+
+def _definition_problems(column: Column) -> Iterable[Problem]:
+    for field, choices in _CHOICES.items():
+        if getattr(column, field) not in get_args(choices):
+            yield Problem("one of " + ", ".join(get_args(choices)), column=field, value=getattr(column, field))
+    for field in ("low", "high"):
+        if _bad_bound(getattr(column, field)):
+            yield Problem("a finite number or nothing", column=field, value=getattr(column, field))
+            return
+    if column.low is not None and column.high is not None and column.low >= column.high:
+        yield Problem(f"more than low = {column.low:g}", column="high", value=column.high)
+    if not isinstance(column.name, str) or not header_key(column.name):
+        yield Problem("a name with a letter or a digit", column="name", value=column.name)
+    names = column.categories
+    if any(not isinstance(name, str) or name != name.strip() or not name for name in names) or len(set(names)) < len(names):
+        yield Problem("different texts without blanks around them", column="categories", value=names)
+    if (column.kind == "category") != bool(names):
+        yield Problem("categories for a category and for nothing else", column="categories", value=names)
+
+# %% ../../nbs/00_schema/02_columns.ipynb #91a14b72
+def _between(low: float | None, high: float | None) -> str:
+    if low is None and high is None:
+        return ""
+    if low is None or high is None:
+        return f" of at most {high:g}" if low is None else f" of at least {low:g}"
+    return f" from {low:g} to {high:g}"
+
+# %% ../../nbs/00_schema/02_columns.ipynb #0f10bb2d
 @dataclass(frozen=True)
 class Column:
     """One column of a table: what it may hold and what it may be used for."""
@@ -65,51 +104,37 @@ class Column:
             return "one of " + ", ".join(map(show_value, self.categories))
         return "a number" + _between(self.low, self.high) if self.is_number else "anything"
 
-
-def _between(low: float | None, high: float | None) -> str:
-    if low is None and high is None:
-        return ""
-    if low is None or high is None:
-        return f" of at most {high:g}" if low is None else f" of at least {low:g}"
-    return f" from {low:g} to {high:g}"
-
-# %% ../../nbs/00_schema/02_columns.ipynb #7f795859
-_CHOICES = {"kind": Kind, "role": Role, "missing": Literal["refuse", "impute"], "unknown": Literal["refuse", "ignore"]}
-
-
-def _bad_bound(value: object) -> bool:
-    return value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value))
-
-
-def _definition_problems(column: Column) -> Iterable[Problem]:
-    for field, choices in _CHOICES.items():
-        if getattr(column, field) not in get_args(choices):
-            yield Problem("one of " + ", ".join(get_args(choices)), column=field, value=getattr(column, field))
-    for field in ("low", "high"):
-        if _bad_bound(getattr(column, field)):
-            yield Problem("a finite number or nothing", column=field, value=getattr(column, field))
-            return
-    if column.low is not None and column.high is not None and column.low >= column.high:
-        yield Problem(f"more than low = {column.low:g}", column="high", value=column.high)
-    if not isinstance(column.name, str) or not header_key(column.name):
-        yield Problem("a name with a letter or a digit", column="name", value=column.name)
-    names = column.categories
-    if any(not isinstance(name, str) or name != name.strip() or not name for name in names) or len(set(names)) < len(names):
-        yield Problem("different texts without blanks around them", column="categories", value=names)
-    if (column.kind == "category") != bool(names):
-        yield Problem("categories for a category and for nothing else", column="categories", value=names)
-
-# %% ../../nbs/00_schema/02_columns.ipynb #0b95c578
-def header_key(
-    header: object,  # a column's header as it stands in a file
-) -> str:  # lower case, words joined by one underscore
-    """The form in which headers are compared."""
-    return re.sub(r"[\W_]+", "_", str(header).casefold()).strip("_")
-
-# %% ../../nbs/00_schema/02_columns.ipynb #49a7593c
+# %% ../../nbs/00_schema/02_columns.ipynb #8398b4e8
 FEATURE_SETS = ("full", "early", "unprotected")
 
 
+def _schema_problems(schema: Schema) -> Iterable[Problem]:
+    targets = [column.name for column in schema.columns if column.kind == "target"]
+    if len(targets) != 1:
+        yield Problem("exactly one column of kind target", found=f"{len(targets)} of them {targets}")
+    owner: dict[str, str] = {}
+    for column in schema.columns:
+        for header in (column.name, *column.aliases):
+            other = owner.setdefault(header_key(header), column.name)
+            if other != column.name:
+                yield Problem(f"a header that is not also one of {show_value(other)}", column=column.name, value=header)
+    names = [column.name for column in schema.columns]
+    yield from (Problem("each name once", column=n, found="stands twice") for n in set(names) if names.count(n) > 1)
+
+# %% ../../nbs/00_schema/02_columns.ipynb #4b645e53
+def _plain(column: Column) -> dict:
+    defaults = {field.name: field.default for field in fields(Column) if field.default is not MISSING}
+    kept = {key: value for key, value in asdict(column).items() if key in ("name", "kind") or value != defaults[key]}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in kept.items()}
+
+
+def _html_table(schema: Schema) -> str:
+    heads = ("column", "kind", "holds", "unit", "role", "also found as")
+    rows = [(c.name, c.kind, c.expected, c.unit, c.role, ", ".join(c.aliases)) for c in schema.columns]
+    cells = "".join("<tr>" + "".join(f"<td>{html.escape(x)}</td>" for x in row) + "</tr>" for row in rows)
+    return f"<table><tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr>{cells}</table>"
+
+# %% ../../nbs/00_schema/02_columns.ipynb #3c9168e6
 @dataclass(frozen=True, repr=False)
 class Schema:
     """The columns of a table, one of them the target; what every other part asks instead of knowing names."""
@@ -184,34 +209,7 @@ class Schema:
     def _repr_html_(self) -> str:
         return _html_table(self)
 
-# %% ../../nbs/00_schema/02_columns.ipynb #adbb2a7d
-def _schema_problems(schema: Schema) -> Iterable[Problem]:
-    targets = [column.name for column in schema.columns if column.kind == "target"]
-    if len(targets) != 1:
-        yield Problem("exactly one column of kind target", found=f"{len(targets)} of them {targets}")
-    owner: dict[str, str] = {}
-    for column in schema.columns:
-        for header in (column.name, *column.aliases):
-            other = owner.setdefault(header_key(header), column.name)
-            if other != column.name:
-                yield Problem(f"a header that is not also one of {show_value(other)}", column=column.name, value=header)
-    names = [column.name for column in schema.columns]
-    yield from (Problem("each name once", column=n, found="stands twice") for n in set(names) if names.count(n) > 1)
-
-
-def _plain(column: Column) -> dict:
-    defaults = {field.name: field.default for field in fields(Column) if field.default is not MISSING}
-    kept = {key: value for key, value in asdict(column).items() if key in ("name", "kind") or value != defaults[key]}
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in kept.items()}
-
-
-def _html_table(schema: Schema) -> str:
-    heads = ("column", "kind", "holds", "unit", "role", "also found as")
-    rows = [(c.name, c.kind, c.expected, c.unit, c.role, ", ".join(c.aliases)) for c in schema.columns]
-    cells = "".join("<tr>" + "".join(f"<td>{html.escape(x)}</td>" for x in row) + "</tr>" for row in rows)
-    return f"<table><tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr>{cells}</table>"
-
-# %% ../../nbs/00_schema/02_columns.ipynb #4b645e53
+# %% ../../nbs/00_schema/02_columns.ipynb #dc05819a
 def _dump(plain: dict, path: Path) -> str:
     if path.suffix.lower() == ".json":
         return json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
@@ -238,7 +236,7 @@ def _yaml_errors() -> tuple[type[Exception], ...]:
 
     return (yaml.YAMLError,)
 
-# %% ../../nbs/00_schema/02_columns.ipynb #5181604e
+# %% ../../nbs/00_schema/02_columns.ipynb #b21f31f5
 def _column(plain: object) -> Column:
     known = [field.name for field in fields(Column)]
     if not isinstance(plain, Mapping) or "name" not in plain:

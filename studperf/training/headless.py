@@ -145,8 +145,8 @@ def _execute(notebook: Path, copy: Path, parameters: dict[str, Any]) -> Any:
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
     folders = {f"<{name}>": Path(value).parent for name, value in parameters.items() if isinstance(value, str) and os.path.isabs(value)}
     try:
-        papermill.execute_notebook(str(notebook), str(raw), parameters, progress_bar=sys.stderr.isatty(),
-                                   kernel_name="python3", extra_arguments=["--log-level=ERROR"])  # fmt: skip
+        options = {"kernel_name": "python3", "extra_arguments": ["--log-level=ERROR"], "stderr_file": sys.stderr}
+        papermill.execute_notebook(str(notebook), str(raw), parameters, progress_bar=False, **options)
     except PapermillExecutionError as error:
         failure = error
     finally:

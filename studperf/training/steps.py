@@ -215,7 +215,8 @@ def _write_run(trained: Trained) -> None:
     write_atomically(run / "environment.txt", describe_environment().encode())
     families = [entry.family.name for entry in trained.comparison.entries]
     parameters = {"data": task.source, "feature_set": task.feature_set, "seed": task.seed, "families": families}
-    write_json(run / "parameters.json", parameters | {"schema": task.schema.to_dict()})
+    write_json(run / "parameters.json", parameters)
+    task.schema.save(run / "schema.yaml")
     relative = {"bundle": os.path.relpath(trained.home / "production", run), "run": "."}
     write_json(run / "results.json", trained.to_dict() | relative)
 
