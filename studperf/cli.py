@@ -153,7 +153,7 @@ def _add_predict(commands: Any) -> None:
     p.add_argument("--on-error", default="raise", choices=["raise", "report"], help="refuse a table with bad rows, or score the others")
     p.set_defaults(command=_predict)
 
-
+# %% ../nbs/17_cli.ipynb #1e91b58b
 def _add_others(commands: Any) -> None:
     p = commands.add_parser("info", help="verify a bundle and say what it is", epilog=EPILOG)
     p.add_argument("folder", nargs="?", metavar="DIR", help="a bundle (default: the one that predict would use)")
@@ -172,7 +172,7 @@ def _add_others(commands: Any) -> None:
     p.add_argument("--out", default="artifacts", metavar="DIR", help="the run folder is made below it (default: artifacts)")
     p.set_defaults(command=_run)
 
-
+# %% ../nbs/17_cli.ipynb #1fdd0d94
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("studperf", description="Predict student performance from a table of students.", epilog=EPILOG)
     parser.add_argument("--version", action="version", version=f"studperf {__version__}")
@@ -189,7 +189,7 @@ def _leaves(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
     children = [child for action in nested for child in action.choices.values()]
     return [leaf for child in children for leaf in _leaves(child)] if children else [parser]
 
-# %% ../nbs/17_cli.ipynb #fc460323
+# %% ../nbs/17_cli.ipynb #fd7c97e9
 def _finish(args: argparse.Namespace, result: Result) -> None:
     plain, text = result
     output = json.dumps(plain, ensure_ascii=False, allow_nan=False) if args.json else text

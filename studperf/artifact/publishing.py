@@ -89,7 +89,7 @@ class Packed:
     files: Mapping[str, bytes]
     predictor: str  # "additive" or "pipeline"
 
-
+# %% ../../nbs/07_artifact/03_publishing.ipynb #e813d489
 def _predictor(fitted: TransformedTargetRegressor, schema: Schema, feature_set: str, train: Checked) -> tuple[AdditiveModel | None, np.ndarray]:
     names = [column.name for column in schema.features(feature_set)]
     expected = np.asarray(fitted.predict(train.frame()[names]), np.float64)
@@ -100,7 +100,7 @@ def _predictor(fitted: TransformedTargetRegressor, schema: Schema, feature_set: 
             compiled = None
     return compiled, expected
 
-
+# %% ../../nbs/07_artifact/03_publishing.ipynb #0f6ca730
 def pack(
     fitted: TransformedTargetRegressor,  # the chosen model, fitted on the training rows
     schema: Schema,  # what the table holds; goes into the manifest
@@ -126,13 +126,13 @@ def pack(
     content = canonical_json(manifest)
     return Packed({**files, MANIFEST: content, SEAL: seal(content)}, kind)
 
-
+# %% ../../nbs/07_artifact/03_publishing.ipynb #e76e9031
 def _libraries(fitted: TransformedTargetRegressor) -> dict[str, str]:
     package = type(fitted.regressor_["model"]).__module__.partition(".")[0]
     versions = {name: version(name) for name in ("studperf", "numpy", "pandas", "scikit-learn", "skops")}
     return versions if package == "sklearn" else versions | {package: import_module(package).__version__}
 
-# %% ../../nbs/07_artifact/03_publishing.ipynb #0f6ca730
+# %% ../../nbs/07_artifact/03_publishing.ipynb #2b33d09e
 @contextmanager
 def _locked(home: Path) -> Iterator[None]:
     import fcntl  # not there on Windows, which is said in the README
@@ -175,7 +175,7 @@ def _intact(folder: Path) -> bool:
     except BundleError:
         return False
 
-# %% ../../nbs/07_artifact/03_publishing.ipynb #e76e9031
+# %% ../../nbs/07_artifact/03_publishing.ipynb #a005d3d6
 def _point(link: Path, version_folder: Path) -> None:
     temporary = link.with_name(f".{link.name}.new")
     temporary.unlink(missing_ok=True)

@@ -26,7 +26,7 @@ def _unit(task: Task) -> str:
 
 
 def plot_target(
-    task: Task,
+    task: Task,  # from `prepare`
     ax: Axes | None = None,  # drawn on; default: a new one
 ) -> Axes:
     """How the target is distributed among the rows to learn from and the rows put away."""
@@ -43,7 +43,7 @@ def plot_target(
 
 # %% ../../nbs/10_training/03_figures.ipynb #df1159a7
 def plot_predictions(
-    task: Task,
+    task: Task,  # from `prepare`
     fitted: TransformedTargetRegressor,  # as `fit` returns it
     ax: Axes | None = None,  # drawn on; default: a new one
 ) -> Axes:
