@@ -173,8 +173,17 @@ def _add_others(commands: Any) -> None:
     p.set_defaults(command=_run)
 
 # %% ../nbs/17_cli.ipynb #1fdd0d94
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        raise _UsageError(f"{message}\n{self.format_usage().rstrip()}")
+
+
+class _UsageError(Exception):
+    """The arguments cannot be understood."""
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("studperf", description="Predict student performance from a table of students.", epilog=EPILOG)
+    parser = _Parser("studperf", description="Predict student performance from a table of students.", epilog=EPILOG)
     parser.add_argument("--version", action="version", version=f"studperf {__version__}")
     commands = parser.add_subparsers(required=True, metavar="train|predict|data|info|run")
     for add in (_add_train, _add_predict, _add_others):
@@ -198,10 +207,10 @@ def _finish(args: argparse.Namespace, result: Result) -> None:
     sys.stdout.flush()
 
 
-def _fail(args: argparse.Namespace, plain: dict[str, Any], text: str, code: int) -> int:
+def _fail(as_json: bool, text: str, code: int, plain: dict[str, Any] | None = None) -> int:
     _say(f"studperf: {text}")
-    if args.json:
-        print(json.dumps(plain, ensure_ascii=False))
+    if as_json:
+        print(json.dumps({"error": text, "n_problems": 0, "problems": [], **(plain or {})}, ensure_ascii=False))
     return code
 
 
@@ -209,37 +218,36 @@ def main(
     argv: Sequence[str] | None = None,  # default: the arguments of the process
 ) -> int:  # 0 done, 2 bad input or usage, 1 a fault of ours
     """Run one command."""
-    args = _parser().parse_args(argv)
+    try:
+        args = _parser().parse_args(argv)
+    except _UsageError as error:
+        return _fail("--json" in (sys.argv if argv is None else argv), str(error), 2)
     handler = logging.StreamHandler(sys.stderr)
     logging.getLogger("studperf").addHandler(handler)
     try:
         _finish(args, args.command(args))
         return 0
     except KeyboardInterrupt:
-        return _fail(args, {"error": "stopped"}, "stopped; nothing was published", 130)
+        return _fail(args.json, "stopped before it was done", 130)
     except Exception as error:
-        return _explain(args, error)
+        return _explain(args.json, error)
     finally:
         logging.getLogger("studperf").removeHandler(handler)
 
 
-def _explain(args: argparse.Namespace, error: Exception) -> int:
+def _explain(as_json: bool, error: Exception) -> int:
     from studperf.schema import InputError
     from studperf.training.headless import NotebookError
 
     if isinstance(error, InputError):
-        return _fail(args, error.to_dict(), str(error), 2)
+        return _fail(as_json, str(error), 2, error.to_dict())
     if isinstance(error, NotebookError):
-        return _fail(
-            args, {"error": str(error), "notebook": str(error.copy)}, f"{error}\nits executed copy: {error.copy}", 2 if error.bad_input else 1
-        )
-    if isinstance(error, BrokenPipeError):
+        return _fail(as_json, f"{error}\nits executed copy: {error.copy}", 2 if error.bad_input else 1, {"notebook": str(error.copy)})
+    if isinstance(error, BrokenPipeError):  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if isinstance(error, OSError):
-        return _fail(args, {"error": str(error)}, f"{error.filename or 'a file'}: {error.strerror}", 2)
+        return _fail(as_json, f"{error.filename or 'a file'}: {error.strerror}", 2)
     if os.environ.get("STUDPERF_DEBUG"):
         raise error
-    return _fail(
-        args, {"error": f"{type(error).__name__}: {error}"}, f"this is a fault in studperf, not in your input: {type(error).__name__}: {error}", 1
-    )
+    return _fail(as_json, f"this is a fault in studperf, not in your input: {type(error).__name__}: {error}", 1)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from .artifact import Bundle, load_bundle
-from .schema import InputError, Problem, header_key, read_table, show_value, validate
+from .schema import InputError, Problem, header_key, is_there, read_table, show_value, validate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,8 +33,8 @@ def find_model(
         local = Path("artifacts") / "production"
         return local if os.path.lexists(local) else Path(str(files("studperf") / "data" / "production"))
     inside = Path(given) / "production"
-    folder = inside if inside.is_dir() and not (Path(given) / "manifest.json").exists() else Path(given)
-    if not folder.is_dir():
+    folder = inside if is_there(inside) and not is_there(Path(given) / "manifest.json") else Path(given)
+    if not is_there(folder):
         raise InputError("There is no such model", [Problem("the folder of a bundle", value=str(given))])
     return folder
 

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from .simulation import exam_schema
-from ..schema import Column, InputError, Problem, Schema, header_key, infer, read_table, show_value
+from ..schema import Column, InputError, Problem, Schema, header_key, infer, is_there, read_table, show_value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,9 +45,9 @@ def load(
     """Load a table; `InputError` says what is wrong with a file, or that there is no network."""
     if isinstance(source, str) and source in DATASETS:
         return read_table(Path(str(files("studperf") / "data" / DATASETS[source].file)))
-    if urlsplit(str(source)).scheme in ("http", "https"):
+    if str(source).startswith(("http://", "https://")):
         return read_table(_fetch(str(source), sha256, cache))
-    if not Path(source).exists():
+    if not is_there(source):
         wanted = f"a path, an address, or one of {', '.join(DATASETS)}"
         raise InputError("There is no such data", [Problem(wanted, value=str(source))])
     return read_table(source)
@@ -66,7 +65,8 @@ def _fetch(url: str, sha256: str | None, cache: str | Path | None) -> Path:
         why = f"the server answered {error.response.status_code}" if error.response is not None else "there is no connection to the server"
         raise InputError(f"{url} cannot be fetched: {why}. Without a network, give the path of a file or use 'exams'.") from None
     except ValueError as error:
-        raise InputError(f"{url} is not the file that was expected: {str(error).splitlines()[0]}") from None
+        wrong = "is not the file that was expected" if sha256 else "is not an address"
+        raise InputError(f"{show_value(url)} {wrong}: {str(error).splitlines()[0]}") from None
 
 # %% ../../nbs/01_datasets/01_loading.ipynb #2072571c
 def schema_for(
@@ -77,6 +77,8 @@ def schema_for(
     feature_set: str = "full",  # whose columns must be there
 ) -> Schema:
     """The schema to use for a table: the given one, that of the exams where it fits, or an inferred one."""
+    if not (target is None or isinstance(target, str)):
+        raise InputError("This is not the name of a column", [Problem("the target's name", value=target)])
     schema = schema or (exam_schema() if _fits(table, exam_schema(), target, feature_set) else None)
     if schema is None and target is None:
         has = ", ".join(show_value(str(c)) for c in table.columns[:40])

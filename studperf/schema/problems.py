@@ -20,7 +20,10 @@ def show_value(
     value: object,  # whatever stood in the cell
 ) -> str:  # at most `LONGEST_VALUE` printable characters
     """The value as a message shows it: quoted, escaped and short."""
-    text = ascii(value[: LONGEST_VALUE + 1]) if isinstance(value, str) else ascii(value)
+    try:
+        text = ascii(value[: LONGEST_VALUE + 1]) if isinstance(value, str) else ascii(value)
+    except Exception:  # an object's own repr may fail, and a number may be too long to print
+        text = f"<a {type(value).__name__} that cannot be shown>"
     return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."
 
 # %% ../../nbs/00_schema/00_problems.ipynb #d334ebe7
@@ -41,7 +44,8 @@ class Problem:
 
     def to_dict(self) -> dict:
         """The problem as JSON: numbers and text stay, any other value becomes text."""
-        plain = self.value if isinstance(self.value, (str, int, type(None))) else show_value(self.value)
+        exact = isinstance(self.value, (str, type(None))) or (isinstance(self.value, int) and abs(self.value) < 2**53)
+        plain = self.value if exact else show_value(self.value)
         return asdict(self) | {"value": plain, "message": str(self)}
 
 # %% ../../nbs/00_schema/00_problems.ipynb #0741e7a4

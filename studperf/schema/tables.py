@@ -14,13 +14,13 @@ from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
-from .problems import InputError, Problem
+from .problems import InputError, Problem, show_value
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['NUMBER', 'write_atomically', 'read_table', 'write_table']
+__all__ = ['NUMBER', 'write_atomically', 'is_there', 'read_table', 'write_table']
 
 # %% ../../nbs/00_schema/01_tables.ipynb #2d0cd11c
 def write_atomically(
@@ -41,6 +41,16 @@ def write_atomically(
         temporary.unlink(missing_ok=True)
         raise
     return path
+
+
+def is_there(
+    path: str | Path,  # anything that may be a path
+) -> bool:  # False also for what cannot be a path at all
+    """Does something stand at this path?"""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
 
 # %% ../../nbs/00_schema/01_tables.ipynb #2bec0f40
 def _decode(content: bytes, name: str) -> str:
@@ -94,16 +104,20 @@ def _typed(cells: list[str]) -> list:
     return [float(cell) if cell else float("nan") for cell in stripped]
 
 # %% ../../nbs/00_schema/01_tables.ipynb #8b5dc47b
+def _refuse_duplicates(header: list[str], name: str) -> None:
+    twice = [column for column, count in Counter(header).items() if count > 1]
+    if twice:
+        problems = [Problem("each column once", column=column, found=f"stands {Counter(header)[column]} times in the header") for column in twice]
+        raise InputError(f"{name}: duplicate columns", problems)
+
+
 def _read_csv(content: bytes, name: str) -> pd.DataFrame:
     import pandas as pd
 
     header, rows = _rows(_decode(content, name), name)
-    twice = [column for column, count in Counter(header).items() if count > 1]
     if not header:
         raise InputError(f"{name} is empty")
-    if twice:
-        problems = [Problem("each column once", column=column, found="stands twice in the header") for column in twice]
-        raise InputError(f"{name}: duplicate columns", problems)
+    _refuse_duplicates(header, name)
     return pd.DataFrame({column: _typed([row[i] for row in rows]) for i, column in enumerate(header)})
 
 # %% ../../nbs/00_schema/01_tables.ipynb #87e4eadf
@@ -117,17 +131,21 @@ def read_table(
         name = Path(source).name
         try:
             source = Path(source).read_bytes()
-        except OSError as error:
-            raise InputError(f"{name} cannot be read: {error.strerror}") from None
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or "this is not a path"
+            raise InputError(f"{show_value(name)} cannot be read: {why}") from None
     return _read_parquet(source, name) if source[:4] == b"PAR1" else _read_csv(source, name)
 
 
 def _read_parquet(content: bytes, name: str) -> pd.DataFrame:
-    import pandas as pd
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile
 
     try:
-        return pd.read_parquet(io.BytesIO(content)).reset_index(drop=True)
-    except (ValueError, OSError, TypeError, MemoryError) as error:
+        file = ParquetFile(io.BytesIO(content))
+        _refuse_duplicates(file.schema_arrow.names, name)
+        return file.read().to_pandas(ignore_metadata=True)
+    except (ArrowException, OSError, TypeError, MemoryError) as error:
         raise InputError(f"{name} is not a readable Parquet file: {str(error)[:200]}") from None
 
 # %% ../../nbs/00_schema/01_tables.ipynb #76380ede

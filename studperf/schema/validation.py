@@ -73,7 +73,10 @@ def category_text(
     value: object,  # a cell of a category column, not missing
 ) -> str:  # without blanks around it
     """The text under which a category is known."""
-    return (value if isinstance(value, str) else str(value)).strip()
+    try:
+        return str(value).strip()
+    except Exception:  # an object's own str may fail
+        return show_value(value)
 
 
 def _check_category(values: Sequence, column: Column) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 from ..artifact import Bundle, canonical_json, make_card, pack, publish
 from ..comparison import Comparison, Interval, bootstrap_scores, choose_families, compare, tuned
 from ..datasets import load, schema_for
-from ..schema import Checked, InputError, Problem, Schema, header_key, load_schema, validate, write_atomically, write_table
+from ..schema import Checked, InputError, Problem, Schema, header_key, load_schema, schema_from_dict, validate, write_atomically, write_table
 from .runs import describe_environment, logged, new_run, write_json
 
 if TYPE_CHECKING:
@@ -73,17 +73,27 @@ class Task:
 
 # %% ../../nbs/10_training/01_steps.ipynb #a13d6f0b
 def _read(data: pd.DataFrame | str | Path) -> tuple[pd.DataFrame, str]:
+    import pandas as pd
+
     if isinstance(data, (str, Path)):
         name = str(data).partition("?")[0]
         return load(data), name.rpartition("/")[2] or name
+    if not isinstance(data, pd.DataFrame):
+        raise InputError("This is not a table to learn from", [Problem("a DataFrame, a name, a path or an address", value=data)])
     return data, "a DataFrame"
+
+
+def _schema(schema: Schema | Mapping | str | Path | None) -> Schema | None:
+    if schema is None or isinstance(schema, Schema):
+        return schema
+    return load_schema(schema) if isinstance(schema, (str, Path)) else schema_from_dict(schema)
 
 
 def prepare(
     data: pd.DataFrame | str | Path = "exams",  # a table, or what `datasets.load` takes
     *,
     target: str | None = None,  # the column to be predicted, where no schema names it
-    schema: Schema | str | Path | None = None,  # or a file of one; default: that of the exams where it fits, else inferred
+    schema: Schema | Mapping | str | Path | None = None,  # or its plain data, or a file; default: that of the exams where it fits, else inferred
     feature_set: str = "full",  # what the model may know: "full", "early" or "unprotected"
     seed: int = 42,  # of the division and of everything after it
     on_error: Literal["raise", "report"] = "raise",  # bad rows refuse the table, or are left out and listed in the run folder
@@ -93,8 +103,7 @@ def prepare(
 
     seed = _check_seed(seed)
     table, source = _read(data)
-    schema = load_schema(schema) if isinstance(schema, (str, Path)) else schema
-    schema = schema_for(table, target=target, schema=schema, feature_set=feature_set)
+    schema = schema_for(table, target=target, schema=_schema(schema), feature_set=feature_set)
     checked = validate(table, schema, feature_set=feature_set, target=True, on_error=on_error)
     good = np.flatnonzero(checked.good)
     values = checked.columns[schema.target.name][good]
@@ -225,7 +234,7 @@ def train(
     data: pd.DataFrame | str | Path = "exams",  # a table, or a name, a path or an address
     *,
     target: str | None = None,  # the column to be predicted, where no schema names it
-    schema: Schema | str | Path | None = None,  # or a file of one; default: that of the exams where it fits, else inferred
+    schema: Schema | Mapping | str | Path | None = None,  # or its plain data, or a file; default: that of the exams where it fits, else inferred
     feature_set: str = "full",  # what the model may know
     families: Sequence[str] | None = None,  # names of the registry; None: all that are installed
     seed: int = 42,  # of the division of rows and of everything after it
