@@ -55,7 +55,7 @@ def load_model(
         entries = sorted((entry.name, entry.stat(follow_symlinks=False)) for entry in os.scandir(folder))
     except OSError as error:
         raise InputError("The model cannot be read", [Problem("the folder of a bundle", value=folder.name, found=str(error.strerror))]) from None
-    return _load_once(folder, tuple((name, s.st_size, s.st_mtime_ns, s.st_ino) for name, s in entries))
+    return _load_once(folder, tuple((name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in entries))
 
 # %% ../nbs/08_prediction.ipynb #22a3ebc5
 def predict(

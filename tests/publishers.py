@@ -7,10 +7,10 @@ from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
-import skops.io  # noqa: F401  training needs it and the libraries below; here they are imported once, before the forks
 import sklearn.compose  # noqa: F401
 import sklearn.ensemble  # noqa: F401
 import sklearn.model_selection  # noqa: F401
+import skops.io  # noqa: F401  training needs it and the libraries below; here they are imported once, before the forks
 
 from studperf import predict, simulate, train
 from studperf.artifact import Packed, load_bundle, publish

@@ -216,7 +216,9 @@ FILES = {
     "junk.parquet": File(bytes(range(256)) * 8, ("junk.parquet",)),
     "json.csv": File(json.dumps(ROWS).encode(), ("json.csv",)),
     "zip.csv": File(b"PK\x03\x04" + bytes(100), ("zip.csv",)),
-    "ten-thousand.csv": File(_many_bad_rows(), ("10,000 of 10,000 rows", "row 1, gender: 'unheard of'", "'abc'", "and 14,990 more", "in reading_score")),
+    "ten-thousand.csv": File(
+        _many_bad_rows(), ("10,000 of 10,000 rows", "row 1, gender: 'unheard of'", "'abc'", "and 14,990 more", "in reading_score")
+    ),
 }
 
 

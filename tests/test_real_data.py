@@ -64,7 +64,8 @@ def test_the_scores_are_what_is_reachable(snake_case):
     assert test["r2"]["value"] >= 0.875
     assert 0.865 <= cv["r2"]["value"] <= 0.877
     assert cv["rmse"]["value"] == pytest.approx(5.40, abs=0.15)
-    print("test", {name: round(score["value"], 4) for name, score in test.items()}, "cv", {name: round(score["value"], 4) for name, score in cv.items()})
+    for part in ("test", "cv"):
+        print(part, {name: round(score["value"], 4) for name, score in snake_case[part].items()})
 
 
 def test_the_test_rows_are_the_popular_ones_and_the_score_is_theirs(snake_case, real_data):

@@ -15,16 +15,17 @@ from typing import Any
 import numpy as np
 
 from .compiled import AdditiveModel
-from .estimators import load_pipeline
+from .estimators import audit_pipeline, load_pipeline
 from ..schema import Checked, InputError, Schema, schema_from_dict, validate
 
 # %% auto #0
-__all__ = ['FORMAT', 'MANIFEST', 'SEAL', 'PREDICTORS', 'BundleError', 'sha256', 'read_verified', 'seal', 'Bundle',
-           'canonical_json', 'load_bundle']
+__all__ = ['FORMAT', 'MANIFEST', 'SEAL', 'KNOWN', 'TOLERANCE', 'PREDICTORS', 'BundleError', 'sha256', 'read_verified', 'seal',
+           'Bundle', 'canonical_json', 'load_bundle']
 
 # %% ../../nbs/07_artifact/02_bundle.ipynb #a7d69802
 FORMAT = 1
 MANIFEST, SEAL = "manifest.json", "manifest.sha256"
+KNOWN = {"predictor.json", "pipeline.skops", "card.md", "leaderboard.json", "reference.parquet"}
 
 
 class BundleError(InputError):
@@ -61,6 +62,8 @@ def read_verified(
         raise BundleError(f"{MANIFEST} is not as it was written: its SHA-256 does not match {SEAL}")
     expected = _manifest(files[MANIFEST])["files"]
     present = set(files) - {MANIFEST, SEAL}
+    if foreign := sorted(present - KNOWN):
+        raise BundleError(f"The bundle holds a file that no bundle has: {', '.join(foreign)}")
     if present != set(expected):
         odd = sorted(present ^ set(expected))
         raise BundleError(f"The bundle's files are not those of its manifest: {', '.join(odd)} added, removed or renamed")
@@ -155,6 +158,7 @@ def _additive_predictor(data: bytes) -> Callable[[Checked], np.ndarray]:
     return predict
 
 
+TOLERANCE = {"additive": 1e-6, "pipeline": 1e-3}  # in the unit of the target
 PREDICTORS = {"additive": ("predictor.json", _additive_predictor), "pipeline": ("pipeline.skops", _pipeline_predictor)}
 
 # %% ../../nbs/07_artifact/02_bundle.ipynb #089e5e70
@@ -162,17 +166,18 @@ def _check_probes(bundle: Bundle) -> None:
     probes = bundle.manifest["probes"]
     answers = bundle.predict(validate(probes["rows"], bundle.schema, feature_set=bundle.feature_set))
     apart = np.abs(answers - np.array(probes["expected"], np.float64))
-    if not (apart <= probes["tolerance"]).all():
+    if not (apart <= TOLERANCE[bundle.manifest["predictor"]["kind"]]).all():
         raise BundleError(f"The model no longer predicts what it predicted when it was written: up to {apart.max():.3g} apart on its probe rows")
 
 
 def load_bundle(
     folder: str | Path,  # of a bundle
 ) -> Bundle:
-    """Load a bundle: hashes, then the predictor, then its probe rows; `BundleError` when any of them is wrong."""
+    """Load a bundle: hashes, audit, predictor, probe rows; `BundleError` when any of them is wrong."""
     files = read_verified(folder)
     manifest = _manifest(files[MANIFEST])
     try:
+        audit_pipeline(files["pipeline.skops"])
         name, make = PREDICTORS[manifest["predictor"]["kind"]]
         predictor = make(files[name])
         schema, card = schema_from_dict(manifest["schema"]), files["card.md"].decode()
@@ -184,6 +189,6 @@ def load_bundle(
         raise BundleError(f"The bundle cannot be used. {error.headline}", error.problems) from None
     except ImportError as error:
         raise BundleError(f"The model needs a package that is not installed: {error.name}; pip install 'studperf[boost]'") from None
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
         raise BundleError(f"The bundle cannot be understood: {type(error).__name__}") from None
     return bundle

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
-from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from ..schema import InputError, Problem
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sklearn.compose import TransformedTargetRegressor
 
 # %% auto #0
-__all__ = ['TRUSTED', 'LOADERS', 'dump_pipeline', 'load_pipeline']
+__all__ = ['TRUSTED', 'LOADERS', 'LARGEST', 'ROOT', 'dump_pipeline', 'audit_pipeline', 'load_pipeline']
 
 # %% ../../nbs/07_artifact/01_estimators.ipynb #c1f1cc54
 TRUSTED = frozenset(
@@ -95,29 +95,48 @@ def dump_pipeline(
     return _write_zip(content | {"schema.json": json.dumps(schema, sort_keys=True).encode()})
 
 # %% ../../nbs/07_artifact/01_estimators.ipynb #285c94cf
-def _audit(data: bytes) -> None:
+LARGEST = {"schema.json": 2**26, "everything": 2**30}  # bytes, unpacked
+ROOT = "sklearn.compose._target.TransformedTargetRegressor"
+
+
+def _strange(data: bytes) -> set[str]:
     with ZipFile(io.BytesIO(data)) as archive:
-        strange = [name for name in archive.namelist() if not re.fullmatch(r"schema\.json|\d+\.(npy|bin)", name)]
-        nodes = list(_walk(json.loads(archive.read("schema.json"))))
+        sizes = {info.filename: info.file_size for info in archive.infolist()}
+        if sum(sizes.values()) > LARGEST["everything"] or sizes["schema.json"] > LARGEST["schema.json"]:
+            return {"more bytes than any model has"}
+        schema = json.loads(archive.read("schema.json"))
+    nodes = list(_walk(schema))
+    members = {name for name in sizes if not re.fullmatch(r"schema\.json|\d+\.(npy|bin)", name)}
     types = {f"{node.get('__module__')}.{node['__class__']}" for node in nodes if "__class__" in node}
     loaders = {str(node["__loader__"]) for node in nodes if "__loader__" in node}
-    refused = sorted({*strange, *(types - TRUSTED), *(loaders - LOADERS)})
-    if refused:
-        problems = [Problem("only what studperf itself writes", value=name) for name in refused]
+    root = f"{schema['__module__']}.{schema['__class__']}"
+    return members | (types - TRUSTED) | (loaders - LOADERS) | ({root} - {ROOT})
+
+
+def audit_pipeline(
+    data: bytes,  # a file that says it is a pipeline
+) -> None:
+    """Refuse a pipeline file that holds anything but what studperf writes, before anything in it is used."""
+    try:
+        strange = _strange(data)
+    except Exception as error:  # whatever a hostile file makes the zip or JSON reader do
+        raise InputError(f"This is not a pipeline file ({type(error).__name__}); nothing of it was loaded") from None
+    if strange:
+        problems = [Problem("only what studperf itself writes", value=name) for name in sorted(strange)]
         raise InputError("The pipeline file holds something that is not trusted; nothing of it was loaded", problems)
 
-
+# %% ../../nbs/07_artifact/01_estimators.ipynb #d5b19b2c
 def load_pipeline(
     data: bytes,  # what `dump_pipeline` wrote
 ) -> TransformedTargetRegressor:  # fitted
-    """Load a pipeline of trusted types; `InputError` before anything in the file is used."""
-    try:
-        _audit(data)
-    except (BadZipFile, KeyError, TypeError, ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError("This is not a pipeline file; nothing of it was loaded") from None
+    """Load a pipeline of trusted types; `InputError` before anything foreign in the file is used."""
+    audit_pipeline(data)
     import skops.io
 
-    needed = [name for name in skops.io.get_untrusted_types(data=data) if name in TRUSTED]
-    return skops.io.loads(data, trusted=needed)
+    try:
+        needed = [name for name in skops.io.get_untrusted_types(data=data) if name in TRUSTED]
+        return skops.io.loads(data, trusted=needed)
+    except ImportError:
+        raise
+    except Exception as error:  # damaged arrays make numpy, scikit-learn or a booster fail in ways of their own
+        raise InputError(f"The pipeline file is damaged: {type(error).__name__}") from None

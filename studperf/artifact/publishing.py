@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .bundle import FORMAT, MANIFEST, SEAL, Bundle, BundleError, canonical_json, load_bundle, read_verified, seal, sha256
+from .bundle import FORMAT, MANIFEST, SEAL, TOLERANCE, Bundle, BundleError, canonical_json, load_bundle, read_verified, seal, sha256
 from .compiled import AdditiveModel, compile_pipeline
 from .estimators import dump_pipeline
 from ..schema import Checked, InputError, Schema, validate
@@ -29,11 +29,10 @@ if TYPE_CHECKING:
     from sklearn.compose import TransformedTargetRegressor
 
 # %% auto #0
-__all__ = ['PROBES', 'TOLERANCE', 'BINS', 'Packed', 'pack', 'publish']
+__all__ = ['PROBES', 'BINS', 'Packed', 'pack', 'publish']
 
 # %% ../../nbs/07_artifact/03_publishing.ipynb #4a1e9c0b
 PROBES = 24
-TOLERANCE = {"additive": 1e-6, "pipeline": 1e-3}  # in the unit of the target
 
 
 def _probe_rows(schema: Schema, feature_set: str, train: Checked) -> list[dict]:
@@ -120,7 +119,7 @@ def pack(
         files["predictor.json"] = canonical_json(compiled.to_dict())
     manifest = {
         **facts, "format": FORMAT, "schema": schema.to_dict(), "predictor": {"kind": kind}, "libraries": _libraries(fitted),
-        "probes": {"rows": probes, "expected": [float(value) for value in expected], "tolerance": TOLERANCE[kind]},
+        "probes": {"rows": probes, "expected": [float(value) for value in expected]},
         "files": {name: sha256(content) for name, content in files.items()},
     }  # fmt: skip
     content = canonical_json(manifest)
