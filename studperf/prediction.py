@@ -50,11 +50,11 @@ def load_model(
     """The verified model that a call means."""
     if isinstance(model, Bundle):
         return model
-    folder = find_model(model).resolve()
+    folder = find_model(model).absolute()
     try:
-        entries = sorted((entry.name, entry.stat(follow_symlinks=False)) for entry in os.scandir(folder))
-    except OSError as error:
-        raise InputError("The model cannot be read", [Problem("the folder of a bundle", value=folder.name, found=str(error.strerror))]) from None
+        entries = sorted((entry.name, entry.stat(follow_symlinks=False)) for entry in os.scandir(folder.resolve()))
+    except OSError:  # not readable, or just replaced: loading finds out, and says so
+        return load_bundle(folder)
     return _load_once(folder, tuple((name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in entries))
 
 # %% ../nbs/08_prediction.ipynb #22a3ebc5

@@ -53,7 +53,16 @@ def read_verified(
     folder: str | Path,  # of a bundle
 ) -> dict[str, bytes]:  # every file of the bundle by name
     """Read a bundle's files and check each hash; `BundleError` names the first file that is not as it was written."""
-    folder = Path(folder).resolve()
+    while True:
+        real = Path(folder).resolve()
+        try:
+            return _read_verified(real)
+        except BundleError:
+            if Path(folder).resolve() == real:
+                raise  # else a new version was published while this one was read
+
+
+def _read_verified(folder: Path) -> dict[str, bytes]:
     files = _read_folder(folder)
     for name in (MANIFEST, SEAL):
         if name not in files:
