@@ -196,7 +196,7 @@ def finish(
     bundle = publish(_pack(task, comparison, fitted, test), home)
     trained = Trained(bundle, comparison, test, task, home, run)
     _write_run(trained)
-    log.info("bundle %s in %s", bundle.version, home / "production")
+    log.info("bundle %s is the production model now", bundle.version)
     return trained
 
 # %% ../../nbs/10_training/01_steps.ipynb #b5274c45
