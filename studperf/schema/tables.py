@@ -91,7 +91,7 @@ def _rows(text: str, name: str) -> tuple[list[str], list[list[str]]]:
 
 # %% ../../nbs/00_schema/01_tables.ipynb #5ddd2800
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_LABEL = re.compile(r"[+-]?0\d", re.ASCII)
+_LABEL = re.compile(r"[+-]?(0\d|\d{16})", re.ASCII)
 
 
 def _typed(cells: list[str]) -> list:
@@ -99,7 +99,7 @@ def _typed(cells: list[str]) -> list:
     filled = {cell for cell in stripped if cell}
     if not filled or not all(NUMBER.fullmatch(cell) and not _LABEL.match(cell) for cell in filled):
         return [cell if cell.strip() else None for cell in cells]
-    if len(filled) == len(set(stripped)) and all(cell.lstrip("+-").isdigit() and len(cell) < 16 for cell in filled):
+    if len(filled) == len(set(stripped)) and all(cell.lstrip("+-").isdigit() for cell in filled):
         return [int(cell) for cell in stripped]
     return [float(cell) if cell else float("nan") for cell in stripped]
 
