@@ -120,6 +120,15 @@ def test_killing_the_command_line(versions, tmp_path, cli):
     print(f"{seen.total()} kills of `studperf train`: {dict(seen)}")
 
 
+@pytest.mark.parametrize("left", [".production.new", ".previous.new"])
+def test_a_link_that_a_kill_left_half_made_is_swept(left, versions, tmp_path):
+    home, folder = tmp_path / "home", next(iter(versions.values()))
+    publish(publishers.packed(folder), home)
+    (home / left).symlink_to("versions/gone")
+    publish(publishers.packed(folder), home)
+    assert litter(home) == []
+
+
 @pytest.mark.parametrize("turning", [2, 3], ids=["two versions", "three versions"])
 def test_a_reader_never_notices_a_swap(turning, nursery, versions, tmp_path):
     home, chosen = tmp_path / "home", dict(list(versions.items())[:turning])

@@ -201,7 +201,7 @@ def publish(
             raise InputError(f"{production.name} in {home.name} is a folder that studperf did not make; move it away first")
         version_folder = _write_version(home, packed.files)
         old = production.resolve() if production.is_symlink() else None
-        if old and old.exists() and old.name != version_folder.name:
+        if old and old.name != version_folder.name and _intact(old):
             _point(previous, old)
         _point(production, version_folder)
         _sweep(home, {version_folder.name, previous.resolve().name})
