@@ -251,6 +251,7 @@ def test_any_bytes_are_a_table_or_are_refused(content, linear, tmp_path):
 @given(content=st.binary(max_size=40), place=st.floats(0, 1), cut=st.integers(0, 40))
 @example(content=b"\0\0\0", place=0.5, cut=3)  # in a Parquet file: inside the names of columns and what pandas wrote about them
 @example(content=b"\0\0\x80", place=0.5, cut=3)
+@example(content=b"\x80", place=0.046875, cut=1)  # inside a text, which is then no UTF-8
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_a_damaged_file_is_a_table_or_is_refused(form, content, place, cut, linear, tmp_path):
     table, path = simulate(20, seed=6).drop(columns="math_score"), tmp_path / f"class.{form}"

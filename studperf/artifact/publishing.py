@@ -187,6 +187,8 @@ def _sweep(home: Path, keep: set[str]) -> None:
     for folder in (home / "versions").iterdir():
         if folder.name not in keep:
             shutil.rmtree(folder, ignore_errors=True)
+    for link in home.glob(".*.new"):  # half made when a publish was killed
+        link.unlink()
 
 
 def publish(

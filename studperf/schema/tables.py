@@ -144,8 +144,12 @@ def _read_parquet(content: bytes, name: str) -> pd.DataFrame:
     try:
         file = ParquetFile(io.BytesIO(content))
         _refuse_duplicates(file.schema_arrow.names, name)
-        return file.read().to_pandas(ignore_metadata=True)
-    except (ArrowException, OSError, TypeError, MemoryError) as error:
+        table = file.read()
+        table.validate(full=True)  # text that is not UTF-8 is found here, not where a cell is first looked at
+        return table.to_pandas(ignore_metadata=True)
+    except InputError:
+        raise
+    except (ArrowException, OSError, ValueError, TypeError, MemoryError) as error:
         raise InputError(f"{name} is not a readable Parquet file: {str(error)[:200]}") from None
 
 # %% ../../nbs/00_schema/01_tables.ipynb #5f785e2a
