@@ -1,4 +1,5 @@
 """Build studperf from settings.ini, the only place where metadata and dependencies are written."""
+
 from configparser import ConfigParser
 from pathlib import Path
 
