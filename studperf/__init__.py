@@ -6,8 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from studperf.comparison import compare as compare
     from studperf.datasets import load as load
     from studperf.datasets import simulate as simulate
+    from studperf.eda import profile as profile
     from studperf.prediction import load_model as load_model
     from studperf.prediction import predict as predict
     from studperf.schema import InputError as InputError
@@ -18,10 +20,12 @@ if TYPE_CHECKING:
 _HOME = {
     "InputError": "studperf.schema",
     "Schema": "studperf.schema",
+    "compare": "studperf.comparison",
     "infer": "studperf.schema",
     "load": "studperf.datasets",
     "load_model": "studperf.prediction",
     "predict": "studperf.prediction",
+    "profile": "studperf.eda",
     "simulate": "studperf.datasets",
     "train": "studperf.training",
 }

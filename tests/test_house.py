@@ -63,7 +63,11 @@ def test_no_column_of_the_exams_is_named_outside_schema_and_datasets(path):
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
 def test_no_module_can_load_a_pickle(path):
-    assert not re.search(r"\b(pickle|joblib|cloudpickle|dill)\b", re.sub(r'""".*?"""|#.*', "", path.read_text(), flags=re.S))
+    nodes, picklers = list(ast.walk(ast.parse(path.read_text()))), {"pickle", "joblib", "cloudpickle", "dill", "marshal", "shelve"}
+    used = {f"{node.value.id}.{node.attr}" for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)}
+    used |= {f"{node.module}.{alias.name}" for node in nodes if isinstance(node, ast.ImportFrom) and node.module for alias in node.names}
+    harmless = {"pickle.dumps", "joblib.Parallel", "joblib.delayed", "joblib.parallel_config"}  # measuring a size; sharing work out
+    assert not {name for name in used if name.split(".")[0] in picklers} - harmless
 
 
 def test_every_module_has_a_notebook_and_every_library_notebook_a_place_in_the_sidebar():

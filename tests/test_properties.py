@@ -19,7 +19,7 @@ from studperf.datasets import exam_schema
 
 FEATURES = exam_schema().features()
 NAMES = [column.name for column in FEATURES]
-SERVED = ["linear", "random_forest", "knn"]  # by lookup tables; by a pipeline of trees; by a pipeline of distances
+SERVED = ["linear", "random_forest", "knn", "mlp"]  # by lookup tables; by pipelines of trees, of distances, of products of matrices
 PUBLISHED = {
     "race_ethnicity": "race/ethnicity", "parental_level_of_education": "parental level of education",
     "test_preparation_course": "test preparation course", "reading_score": "reading score", "writing_score": "writing score",
@@ -55,7 +55,7 @@ def model(request, bundles):
 
 def test_the_bundles_are_served_as_this_page_says(bundles):
     kinds = {family: load_model(bundles(family)).manifest["predictor"]["kind"] for family in SERVED}
-    assert kinds == {"linear": "additive", "random_forest": "pipeline", "knn": "pipeline"}
+    assert kinds == {"linear": "additive", "random_forest": "pipeline", "knn": "pipeline", "mlp": "pipeline"}
 
 
 # A prediction depends on its own row ----------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .compiled import AdditiveModel
-from .estimators import audit_pipeline, load_pipeline
+from .estimators import audit_pipeline, load_pipeline, predict_rows
 from ..schema import Checked, InputError, Schema, schema_from_dict, validate
 
 # %% auto #0
@@ -151,7 +151,7 @@ def _pipeline_predictor(data: bytes) -> Callable[[Checked], np.ndarray]:
 
     def predict(checked: Checked) -> np.ndarray:
         with threadpool_limits(1):
-            return np.asarray(pipeline.predict(checked.frame()), np.float64)
+            return predict_rows(pipeline, checked.frame())
 
     return predict
 

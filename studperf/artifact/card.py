@@ -27,7 +27,7 @@ def _score_lines(scores: Mapping[str, Mapping[str, float]], unit: str) -> list[s
 
 
 def make_card(
-    facts: Mapping[str, Any],  # of the manifest: "label", "reason", "feature_set", "seed", "data", "cv", "test"
+    facts: Mapping[str, Any],  # of the manifest: "label", "reason", "feature_set", "seed", "data", "cv", "test", "ceiling", "checks"
     schema: Schema,  # for the inputs and the target
 ) -> str:  # Markdown
     """The model card: purpose, scores with intervals, data, inputs and limits."""
@@ -44,6 +44,9 @@ def make_card(
         "## Scores in cross-validation", "",
         f"On the {data['n_train']} training rows, settings chosen inside each fold.", "", *head, *_score_lines(facts["cv"], target.unit), "",
         f"Why this family: {facts['reason']} The choice was made on these folds, so the test set is the judge.", "",
+        "## What the data can give", "",
+        "The noise in the training rows leaves an R2 of about {value:.3f} ({low:.3f} to {high:.3f}) to any model.".format(**facts["ceiling"]),
+        *(f"- **{check['severity']}**: {check['message']}" for check in facts["checks"] or [{"severity": "self-checks", "message": "all quiet"}]), "",
         "## Inputs", "", *inputs, "", "## What it is not for", "", LIMITS, "",
         "## How to repeat it", "",
         f"Train with seed {facts['seed']} on the data with SHA-256 `{data['sha256']}` ({data['rows']} rows). The manifest lists the versions.", "",

@@ -12,13 +12,17 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
+import numpy as np
+
 from ..schema import InputError, Problem
 
 if TYPE_CHECKING:
+    import pandas as pd
     from sklearn.compose import TransformedTargetRegressor
 
 # %% auto #0
-__all__ = ['TRUSTED', 'LOADERS', 'LARGEST', 'ROOT', 'dump_pipeline', 'audit_pipeline', 'load_pipeline']
+__all__ = ['TRUSTED', 'LOADERS', 'LARGEST', 'ROOT', 'COMPARING', 'dump_pipeline', 'audit_pipeline', 'load_pipeline',
+           'predict_rows']
 
 # %% ../../nbs/07_artifact/01_estimators.ipynb #75f8594f
 TRUSTED = frozenset(
@@ -29,7 +33,9 @@ TRUSTED = frozenset(
     sklearn.impute._base.SimpleImputer sklearn.preprocessing._data.StandardScaler sklearn.preprocessing._encoders.OneHotEncoder
     sklearn.preprocessing._encoders.OrdinalEncoder sklearn.preprocessing._function_transformer.FunctionTransformer
     sklearn.dummy.DummyRegressor sklearn.linear_model._base.LinearRegression sklearn.linear_model._ridge.Ridge
-    sklearn.linear_model._coordinate_descent.Lasso
+    sklearn.linear_model._coordinate_descent.Lasso sklearn.preprocessing._polynomial.PolynomialFeatures
+    sklearn.svm._classes.SVR sklearn.neural_network._multilayer_perceptron.MLPRegressor
+    sklearn.ensemble._voting.VotingRegressor sklearn.ensemble._stacking.StackingRegressor sklearn.utils._bunch.Bunch
     sklearn.neighbors._regression.KNeighborsRegressor sklearn.neighbors._kd_tree.KDTree sklearn.metrics._dist_metrics.EuclideanDistance64
     sklearn.tree._classes.DecisionTreeRegressor sklearn.tree._tree.Tree
     sklearn.ensemble._forest.RandomForestRegressor sklearn.ensemble._weight_boosting.AdaBoostRegressor
@@ -140,3 +146,22 @@ def load_pipeline(
         raise
     except Exception as error:  # damaged arrays make numpy, scikit-learn or a booster fail in ways of their own
         raise InputError(f"The pipeline file is damaged: {type(error).__name__}") from None
+
+# %% ../../nbs/07_artifact/01_estimators.ipynb #2880f690
+COMPARING = frozenset(
+    "DummyRegressor KNeighborsRegressor DecisionTreeRegressor RandomForestRegressor AdaBoostRegressor GradientBoostingRegressor "
+    "HistGradientBoostingRegressor XGBRegressor CatBoostRegressor".split()
+)
+
+
+def predict_rows(
+    fitted: TransformedTargetRegressor,  # as `load_pipeline` returns it
+    X: pd.DataFrame,  # (n, features) under the schema's names
+) -> np.ndarray:  # (n,) float64, in the unit of the target
+    """Predictions of a pipeline, each row's the same to the last bit whoever else is in the table."""
+    model = fitted.regressor_["model"]
+    if type(model).__name__ in COMPARING or not len(X):
+        return np.asarray(fitted.predict(X), np.float64)
+    encoded = fitted.regressor_["prepare"].transform(X)
+    alone = np.array([model.predict(row[None])[0] for row in encoded], np.float64)
+    return fitted.transformer_.inverse_transform(alone[:, None]).ravel()

@@ -27,8 +27,12 @@ class Interval:
     low: float
     high: float
 
+    def __format__(self, spec: str) -> str:
+        value, low, high = (format(number, spec or "z.3f") for number in (self.value, self.low, self.high))  # z: no minus before zero
+        return f"{value} ({low} to {high})"
+
     def __str__(self) -> str:
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+        return format(self)
 
     def to_dict(self) -> dict[str, float]:
         """The three numbers by name, for JSON."""

@@ -5,19 +5,34 @@
 # %% ../../nbs/01_datasets/01_loading.ipynb #99de8cbc
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .simulation import exam_schema
-from ..schema import Column, InputError, Problem, Schema, header_key, infer, is_there, read_table, show_value
+from studperf.schema import (
+    Column,
+    InputError,
+    Problem,
+    Schema,
+    header_key,
+    infer,
+    is_there,
+    load_schema,
+    read_table,
+    schema_from_dict,
+    show_value,
+)  # fmt: skip
+from ..schema.validation import category_text, is_missing
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 # %% auto #0
-__all__ = ['DATASETS', 'Dataset', 'load', 'schema_for']
+__all__ = ['DATASETS', 'Dataset', 'load', 'schema_for', 'Source', 'open_source', 'groups_of']
 
 # %% ../../nbs/01_datasets/01_loading.ipynb #e3f98d43
 @dataclass(frozen=True)
@@ -98,3 +113,60 @@ def _fits(table: pd.DataFrame, schema: Schema, target: str | None, feature_set: 
     needed = (*schema.features(feature_set), schema.target)
     named = target is None or any(header_key(target) in _keys(column) for column in needed if column.is_number)
     return named and all(present & _keys(column) for column in needed)
+
+# %% ../../nbs/01_datasets/01_loading.ipynb #6caf6f4f
+@dataclass(frozen=True, repr=False)
+class Source:
+    """A table and the schema that goes with it."""
+
+    table: pd.DataFrame
+    schema: Schema
+    name: str  # what the table is called, without its folder
+
+    def __repr__(self) -> str:
+        return f"Source({self.name}: {len(self.table):,} rows, target {self.schema.target.name!r})"
+
+
+def open_source(
+    data: pd.DataFrame | str | Path,  # a table, or what `load` takes
+    *,
+    target: str | None = None,  # the column to be predicted, where no schema names it
+    schema: Schema | Mapping | str | Path | None = None,  # or its plain data, or a file; default: that of the exams where it fits, else inferred
+    feature_set: str = "full",  # whose columns must be there
+) -> Source:
+    """A table from wherever it is, and its schema; `InputError` when either cannot be had."""
+    table, name = _read(data)
+    if isinstance(schema, (str, Path)):
+        schema = load_schema(schema)
+    elif schema is not None and not isinstance(schema, Schema):
+        schema = schema_from_dict(schema)
+    return Source(table, schema_for(table, target=target, schema=schema, feature_set=feature_set), name)
+
+
+def _read(data: object) -> tuple[pd.DataFrame, str]:
+    import pandas as pd
+
+    if isinstance(data, (str, Path)):
+        name = str(data).partition("?")[0]
+        return load(data), name.rpartition("/")[2] or name
+    if not isinstance(data, pd.DataFrame):
+        raise InputError("This is not a table to learn from", [Problem("a DataFrame, a name, a path or an address", value=data)])
+    return data, "a DataFrame"
+
+# %% ../../nbs/01_datasets/01_loading.ipynb #d71b16d1
+def groups_of(
+    table: pd.DataFrame,  # as it was loaded
+    header: str,  # of the column with the groups; it need not be a feature
+) -> np.ndarray:  # (n,) texts
+    """The group of every row; `InputError` when there is no such column or a cell of it is empty."""
+    import numpy as np
+
+    found = [place for place, name in enumerate(table.columns) if header_key(name) == header_key(header)]
+    if len(found) != 1:
+        has = ", ".join(show_value(str(name)) for name in table.columns[:40])
+        raise InputError("The rows cannot be grouped", [Problem(f"one column of the table, which has {has}", column="group", value=header)])
+    cells = table.iloc[:, found[0]].tolist()
+    empty = [Problem("the name of a group", row=row, column=header, value=cell) for row, cell in enumerate(cells, 1) if is_missing(cell)]
+    if empty:
+        raise InputError(f"{len(empty):,} rows belong to no group", empty)
+    return np.array([category_text(cell) for cell in cells], object)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['PROBABILITIES', 'SCORES', 'exam_schema', 'simulate']
+__all__ = ['PROBABILITIES', 'SCORES', 'INTERACTIONS', 'exam_schema', 'planted_interaction', 'simulate']
 
 # %% ../../nbs/01_datasets/00_simulation.ipynb #b04c2894
 @cache
@@ -70,7 +70,7 @@ def _noise(rng: np.random.Generator, n: int, sigma: float, skew: float) -> np.nd
     return np.sign(skew) * sigma * (rng.gamma(shape, size=n) - shape) / np.sqrt(shape)
 
 
-def _score(rng: np.random.Generator, table: dict[str, np.ndarray], name: str, offset: float) -> np.ndarray:
+def _score(rng: np.random.Generator, table: dict[str, np.ndarray], name: str, offset: float | np.ndarray) -> np.ndarray:
     intercept, sigma, skew, effects = SCORES[name]
     score = intercept + offset + _noise(rng, len(next(iter(table.values()))), sigma, skew)
     for column, effect in effects.items():
@@ -88,6 +88,26 @@ def _shifted(name: str, shift: Mapping) -> dict[str, float]:
     return {category: new.get(category, p * scale) for category, p in old.items()}
 
 # %% ../../nbs/01_datasets/00_simulation.ipynb #bf3522b4
+INTERACTIONS = {  # the kind of student, and the band of scores (both ends belong to it)
+    ("gender", "female"): ("reading_score", 60, 79),
+    ("lunch", "standard"): ("reading_score", 50, 69),
+    ("test_preparation_course", "completed"): ("writing_score", 65, 84),
+    ("race_ethnicity", "group C"): ("writing_score", 70, 100),
+}
+
+# %% ../../nbs/01_datasets/00_simulation.ipynb #ecaee156
+def planted_interaction(
+    table: Mapping[str, np.ndarray] | pd.DataFrame,  # the columns of the facts, reading and writing; each (n,)
+    points: float,  # between gaining and losing, for each of the four facts
+) -> np.ndarray:  # (n,) points added to the score that is predicted, from -2 x points to 2 x points
+    """What the planted interaction adds for each student: the truth that a model would have to find."""
+    added = np.zeros(len(table["gender"]))
+    for (column, kind), (score, low, high) in INTERACTIONS.items():
+        inside = (np.asarray(table[score]) >= low) & (np.asarray(table[score]) <= high)
+        added += np.where(inside == (np.asarray(table[column]) == kind), points / 2, -points / 2)
+    return added
+
+# %% ../../nbs/01_datasets/00_simulation.ipynb #76693fe5
 def _empty_cells(rng: np.random.Generator, table: pd.DataFrame, columns: list[str], share: float) -> pd.DataFrame:
     return table.assign(**{name: table[name].mask(rng.random(len(table)) < share) for name in columns})
 
@@ -102,7 +122,7 @@ def _spoil(rng: np.random.Generator, table: pd.DataFrame, columns: tuple[Column,
     table.attrs["dirty_rows"] = rows.tolist()
     return table
 
-# %% ../../nbs/01_datasets/00_simulation.ipynb #a475270f
+# %% ../../nbs/01_datasets/00_simulation.ipynb #486bce30
 def simulate(
     n: int = 1000,  # students
     *,
@@ -110,30 +130,33 @@ def simulate(
     shift: Mapping[str, float | Mapping[str, float]] | None = None,  # per score: points added; per category column: new probabilities
     missing: float = 0.0,  # share of the feature cells left empty
     dirt: float = 0.0,  # share of the rows with one impossible cell
+    interaction: float = 0.0,  # points between gaining and losing from each of `INTERACTIONS`
 ) -> pd.DataFrame:  # n x 8 on an index from 0
     """A class of fictional students from the documented model of this notebook."""
     import pandas as pd
 
     shift = dict(shift or {})
-    _check_arguments(n, shift, missing, dirt)
+    _check_arguments(n, shift, missing, dirt, interaction)
     rng = np.random.default_rng(seed)
     table = {name: _draw(rng, n, _shifted(name, shift)) for name in PROBABILITIES}
     for name in SCORES:
-        table[name] = _score(rng, table, name, shift.get(name, 0.0))
+        planted = planted_interaction(table, interaction) if name == exam_schema().target.name else 0.0
+        table[name] = _score(rng, table, name, shift.get(name, 0.0) + planted)
     frame = pd.DataFrame(table)[[column.name for column in exam_schema().columns]]
     features = exam_schema().features()
     if missing:
         frame = _empty_cells(rng, frame, [column.name for column in features], missing)
     return _spoil(rng, frame, features, dirt) if dirt else frame
 
-
-def _check_arguments(n: int, shift: dict, missing: float, dirt: float) -> None:
+# %% ../../nbs/01_datasets/00_simulation.ipynb #6452c1ee
+def _check_arguments(n: int, shift: dict, missing: float, dirt: float, interaction: float) -> None:
     wrong = [Problem("a share from 0 to 1", column=name, value=x) for name, x in (("missing", missing), ("dirt", dirt)) if not 0 <= x <= 1]
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
         wrong.append(Problem("a whole number of students, at least 1", column="n", value=n))
     known = [*PROBABILITIES, *SCORES]
     wrong += [Problem("one of " + ", ".join(known), column="shift", value=name) for name in shift if name not in known]
-    wrong += [Problem("points to add, a finite number", column=name, value=shift[name]) for name in SCORES
-              if name in shift and not (isinstance(shift[name], (int, float)) and np.isfinite(shift[name]))]  # fmt: skip
+    points = {"interaction": interaction} | {name: shift[name] for name in SCORES if name in shift}
+    wrong += [Problem("points to add, a finite number", column=name, value=x) for name, x in points.items()
+              if not (isinstance(x, (int, float)) and np.isfinite(x))]  # fmt: skip
     if wrong:
         raise InputError("No class can be simulated so", wrong)

@@ -142,6 +142,7 @@ class Schema:
     columns: tuple[Column, ...]  # in the order a form shows them
     title: str = ""  # what the table is, in a few words
     description: str = ""  # where it comes from and what to beware of
+    group: str = ""  # header of a column whose equal values belong together (a school, a class): never on both sides of a cut
 
     def __post_init__(self):
         if wrong := list(_schema_problems(self)):
@@ -194,7 +195,8 @@ class Schema:
 
     def to_dict(self) -> dict:
         """The schema as plain data; what equals a default is left out."""
-        return {"title": self.title, "description": self.description, "columns": [_plain(c) for c in self.columns]}
+        texts = {"title": self.title, "description": self.description} | ({"group": self.group} if self.group else {})
+        return {**texts, "columns": [_plain(c) for c in self.columns]}
 
     def save(
         self,
@@ -254,7 +256,7 @@ def schema_from_dict(
     """A schema from plain data; `InputError` names what is wrong in it."""
     if not isinstance(plain, Mapping) or not isinstance(plain.get("columns"), list):
         raise InputError("This is not a schema", [Problem("a mapping with a list of columns", value=plain)])
-    texts = {key: str(plain.get(key) or "") for key in ("title", "description")}
+    texts = {key: str(plain.get(key) or "") for key in ("title", "description", "group")}
     return Schema(tuple(_column(column) for column in plain["columns"]), **texts)
 
 

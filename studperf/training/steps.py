@@ -11,14 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from ..artifact import Bundle, canonical_json, make_card, pack, publish
-from ..comparison import Comparison, Interval, bootstrap_scores, choose_families, compare, tuned
-from ..datasets import load, schema_for
-from ..schema import Checked, InputError, Problem, Schema, header_key, load_schema, schema_from_dict, validate, write_atomically, write_table
+from ..comparison import FULL, QUICK, Comparison, Interval, Work, bootstrap_scores, choose_families, compare_families, tuned
+from ..comparison.folds import check_seed
+from ..datasets import groups_of, open_source
+from ..schema import Checked, InputError, Problem, Schema, header_key, validate, write_atomically, write_table
 from .runs import describe_environment, logged, new_run, write_json
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Task:
     seed: int
     source: str  # what the table is called; for the run folder, not for the bundle
     table: pd.DataFrame  # the good rows under the schema's names, indexed by position
+    groups: np.ndarray | None = None  # (n,) of every row in the table, where the schema names a group
 
     def __repr__(self) -> str:
         counts = f"{len(self.train_rows)} rows to learn from, {len(self.test_rows)} put away"
@@ -65,6 +67,11 @@ class Task:
         chosen = self.table.loc[self.train_rows if part == "train" else self.test_rows]
         return chosen[self.names], chosen[self.schema.target.name].to_numpy(float)
 
+    @property
+    def train_groups(self) -> np.ndarray | None:
+        """The groups of the rows to learn from."""
+        return None if self.groups is None else self.groups[self.train_rows]
+
     def facts(self) -> dict:
         """What the bundle says about the data: counts and a fingerprint, no name and no row."""
         digest = sha256(self.table.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
@@ -72,23 +79,6 @@ class Task:
         return {**counts, "refused": int((~self.checked.good).sum()), "sha256": digest}
 
 # %% ../../nbs/10_training/01_steps.ipynb #9f7dd1ad
-def _read(data: pd.DataFrame | str | Path) -> tuple[pd.DataFrame, str]:
-    import pandas as pd
-
-    if isinstance(data, (str, Path)):
-        name = str(data).partition("?")[0]
-        return load(data), name.rpartition("/")[2] or name
-    if not isinstance(data, pd.DataFrame):
-        raise InputError("This is not a table to learn from", [Problem("a DataFrame, a name, a path or an address", value=data)])
-    return data, "a DataFrame"
-
-
-def _schema(schema: Schema | Mapping | str | Path | None) -> Schema | None:
-    if schema is None or isinstance(schema, Schema):
-        return schema
-    return load_schema(schema) if isinstance(schema, (str, Path)) else schema_from_dict(schema)
-
-
 def prepare(
     data: pd.DataFrame | str | Path = "exams",  # a table, or what `datasets.load` takes
     *,
@@ -99,49 +89,61 @@ def prepare(
     on_error: Literal["raise", "report"] = "raise",  # bad rows refuse the table, or are left out and listed in the run folder
 ) -> Task:
     """Load, check and divide a table; the test rows are put away here."""
-    from sklearn.model_selection import train_test_split
-
-    seed = _check_seed(seed)
-    table, source = _read(data)
-    schema = schema_for(table, target=target, schema=_schema(schema), feature_set=feature_set)
-    checked = validate(table, schema, feature_set=feature_set, target=True, on_error=on_error)
+    seed = check_seed(seed)
+    source = open_source(data, target=target, schema=schema, feature_set=feature_set)
+    schema = source.schema
+    checked = validate(source.table, schema, feature_set=feature_set, target=True, on_error=on_error)
     good = np.flatnonzero(checked.good)
     values = checked.columns[schema.target.name][good]
     if len(good) < FEWEST_ROWS or len(np.unique(values)) < 3:
         wanted = f"at least {FEWEST_ROWS} rows with three different values of {schema.target.name}"
         raise InputError("This is too little to learn from", [Problem(wanted, found=f"{len(good)} rows, {len(np.unique(values))} values")])
-    train, test = train_test_split(np.arange(len(good)), test_size=TEST_SHARE, random_state=seed)
+    groups = groups_of(source.table, schema.group) if schema.group else None
+    train, test = _divide(len(good), None if groups is None else groups[good], seed)
     ignored = [name for name in checked.ignored if header_key(name) not in {header_key(c.name) for c in schema.columns}]
-    log.info("%s: %d rows to learn from, %d put away; target %s, feature set %s%s", source, len(train), len(test), schema.target.name,
+    log.info("%s: %d rows to learn from, %d put away; target %s, feature set %s%s", source.name, len(train), len(test), schema.target.name,
              feature_set, f"; ignored {', '.join(ignored)}" if ignored else "")  # fmt: skip
-    return Task(schema, feature_set, checked, good[train], good[test], seed, source, checked.frame())
+    return Task(schema, feature_set, checked, good[train], good[test], seed, source.name, checked.frame(), groups)
 
 
-def _check_seed(seed: Any) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
-        raise InputError("The seed cannot be used", [Problem("a whole number from 0 to 4294967295", column="seed", value=seed)])
-    return int(seed)
+def _divide(n: int, groups: np.ndarray | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.model_selection import GroupShuffleSplit, train_test_split
 
-# %% ../../nbs/10_training/01_steps.ipynb #220cdfac
+    if groups is None:
+        return train_test_split(np.arange(n), test_size=TEST_SHARE, random_state=seed)
+    if len(set(groups)) < 2 * QUICK.folds:
+        found = f"{len(set(groups))} groups"
+        raise InputError("The rows cannot be divided by group", [Problem(f"at least {2 * QUICK.folds} groups", column="group", found=found)])
+    return next(GroupShuffleSplit(1, test_size=TEST_SHARE, random_state=seed).split(np.arange(n), groups=groups))
+
+# %% ../../nbs/10_training/01_steps.ipynb #c6a0ffb8
 def select(
     task: Task,  # from `prepare`
     families: Sequence[str] | None = None,  # names of the registry; None: all that are installed
+    *,
+    thorough: bool = False,  # two repeats and more settings: about six times the work
+    work: Work = Work(),  # noqa: B008 - processes, progress and resuming
 ) -> Comparison:
-    """Compare families on the training rows; the test rows are not looked at."""
-    return compare(choose_families(families), task.schema, *task.rows("train"), seed=task.seed)
+    """Compare families on the training rows; the test rows are not looked at. Ctrl-C ends it: nothing is chosen from half a comparison."""
+    options = {"seed": task.seed, "effort": FULL if thorough else QUICK, "groups": task.train_groups, "work": work}
+    comparison = compare_families(choose_families(families), task.schema, *task.rows("train"), **options)
+    if comparison.interrupted:
+        raise KeyboardInterrupt
+    return comparison
 
 
 def fit(
     task: Task,  # from `prepare`
     comparison: Comparison,  # from `select`
 ) -> TransformedTargetRegressor:  # fitted on the training rows
-    """Fit the chosen family on all training rows."""
+    """Fit the chosen family on all training rows, its settings chosen inside them."""
     from threadpoolctl import threadpool_limits
 
+    effort = comparison.question.effort
     with threadpool_limits(1):
-        return tuned(comparison.chosen.family, task.schema, *task.rows("train"), seed=task.seed)
+        return tuned(comparison.chosen.family, task.schema, *task.rows("train"), seed=task.seed, effort=effort, groups=task.train_groups)
 
-# %% ../../nbs/10_training/01_steps.ipynb #fe9e4699
+# %% ../../nbs/10_training/01_steps.ipynb #0e983f97
 def evaluate(
     task: Task,  # from `prepare`
     fitted: TransformedTargetRegressor,  # from `fit`
@@ -152,7 +154,7 @@ def evaluate(
     log.info("test set: R2 %s, RMSE %s, MAE %s", *(result[name] for name in ("r2", "rmse", "mae")))
     return result
 
-# %% ../../nbs/10_training/01_steps.ipynb #b5274c45
+# %% ../../nbs/10_training/01_steps.ipynb #80a7faf4
 @dataclass(frozen=True, repr=False)
 class Trained:
     """What a training came to: the model in its place, how every family did, and how good the model is."""
@@ -171,7 +173,7 @@ class Trained:
         scores = {part: {name: i.to_dict() for name, i in values.items()} for part, values in intervals.items()}
         task = {"target": self.task.schema.target.name, "feature_set": self.task.feature_set, "seed": self.task.seed, "data": self.task.facts()}
         places = {"bundle": str(self.home / "production"), "version": self.bundle.version, "run": str(self.run)}
-        return {**self.comparison.to_dict(), **scores, **task, **places}
+        return {"family": chosen.family.name, **self.comparison.to_dict(), **scores, **task, **places}
 
     def __repr__(self) -> str:
         return f"{self.bundle!r}\ntest set: R2 {self.test['r2']}, RMSE {self.test['rmse']}, MAE {self.test['mae']}"
@@ -199,15 +201,16 @@ def finish(
     log.info("bundle %s is the production model now", bundle.version)
     return trained
 
-# %% ../../nbs/10_training/01_steps.ipynb #aa547d65
+# %% ../../nbs/10_training/01_steps.ipynb #966c7cbe
 def _pack(task: Task, comparison: Comparison, fitted: TransformedTargetRegressor, test: dict[str, Interval]):
     chosen = comparison.chosen
     facts = {
         "family": chosen.family.name, "label": chosen.family.label, "reason": comparison.reason, "feature_set": task.feature_set,
         "seed": task.seed, "data": task.facts(), "test": {name: interval.to_dict() for name, interval in test.items()},
         "cv": {name: getattr(chosen, name).to_dict() for name in ("r2", "rmse", "mae")},
+        "ceiling": comparison.ceiling.r2.to_dict(), "checks": [check.to_dict() for check in comparison.checks],
     }  # fmt: skip
-    reports = {"leaderboard.json": canonical_json(comparison.to_dict(timing=False)), "card.md": make_card(facts, task.schema).encode()}
+    reports = {"leaderboard.json": canonical_json(comparison.to_dict(cost=False)), "card.md": make_card(facts, task.schema).encode()}
     good = np.zeros(len(task.checked), bool)
     good[task.train_rows] = True
     return pack(fitted, task.schema, replace(task.checked, good=good), facts, reports)
@@ -229,7 +232,7 @@ def _write_run(trained: Trained) -> None:
     relative = {"bundle": os.path.relpath(trained.home / "production", run), "run": "."}
     write_json(run / "results.json", trained.to_dict() | relative)
 
-# %% ../../nbs/10_training/01_steps.ipynb #7fbc7f68
+# %% ../../nbs/10_training/01_steps.ipynb #8033eaf2
 def train(
     data: pd.DataFrame | str | Path = "exams",  # a table, or a name, a path or an address
     *,
@@ -237,6 +240,7 @@ def train(
     schema: Schema | Mapping | str | Path | None = None,  # or its plain data, or a file; default: that of the exams where it fits, else inferred
     feature_set: str = "full",  # what the model may know
     families: Sequence[str] | None = None,  # names of the registry; None: all that are installed
+    thorough: bool = False,  # compare with two repeats and more settings
     seed: int = 42,  # of the division of rows and of everything after it
     out: str | Path = "artifacts",  # the folder of the bundle's links and of the run folders
     on_error: Literal["raise", "report"] = "raise",  # bad rows refuse the table, or are left out and listed
@@ -247,7 +251,8 @@ def train(
     task = prepare(data, **options)
     run = new_run(out, seed=task.seed)
     with logged(run):
-        comparison = select(task, families)
-        log.info(comparison.reason)
+        comparison = select(task, families, thorough=thorough)
+        for line in (comparison.reason, *map(str, comparison.checks)):
+            log.info(line)
         fitted = fit(task, comparison)
         return finish(task, comparison, fitted, evaluate(task, fitted), out=out, run=run)
