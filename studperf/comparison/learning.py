@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .families import Family, make_pipeline
+from .families import Family
 from .folds import cut
 from .scores import LEVEL, Interval
-from .tuning import QUICK, search
+from .tuning import QUICK, fit_with, search
 from ..schema import InputError, Problem, Schema
 
 if TYPE_CHECKING:
@@ -202,12 +202,14 @@ def _grow(
     held: np.ndarray | None,  # (n,) groups, if there are any
     seed: int,
 ) -> list[tuple[np.ndarray, Any]]:
-    """A fitted pipeline for each size, with the rows it learnt from."""
+    """A fitted pipeline for each size, with the rows it learnt from; one thread, because a sum over threads depends on their order."""
+    from threadpoolctl import threadpool_limits
+
     inner = None if held is None else held[order]
-    found = search(family, schema, X.iloc[order], y[order], seed=seed, effort=QUICK, groups=inner)
     parts = [order[:size] for size in _sizes(len(order))]
-    models = [make_pipeline(family, schema, list(X.columns), seed=seed, settings=found.settings) for _ in parts]
-    return [(rows, model.fit(X.iloc[rows], y[rows])) for rows, model in zip(parts, models, strict=True)]
+    with threadpool_limits(1):
+        settings = search(family, schema, X.iloc[order], y[order], seed=seed, effort=QUICK, groups=inner).settings
+        return [(rows, fit_with(settings, family, schema, X.iloc[rows], y[rows], seed=seed)) for rows in parts]
 
 # %% ../../nbs/04_comparison/05_learning.ipynb #3a8839c6
 def learning_curve(
