@@ -53,7 +53,8 @@ test: install-dev ## every test: notebooks and package agree, notebooks run, pyt
 	@$(MAKE) --no-print-directory docs
 
 prove: install-dev ## the campaigns of tests/ in their full size
-	STUDPERF_PROVE=1 $(BIN)/python -m pytest -s tests/test_properties.py tests/test_bundle_faults.py tests/test_kill.py tests/test_comparison.py
+	STUDPERF_PROVE=1 $(BIN)/python -m pytest -s tests/test_properties.py tests/test_bundle_faults.py tests/test_kill.py tests/test_comparison.py \
+	  tests/test_uncertainty.py tests/test_fairness.py tests/test_explanation.py
 
 lab: install-dev ## JupyterLab with all notebooks
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --notebook-dir=. nbs/index.ipynb
@@ -70,6 +71,7 @@ bench: install-dev ## what it costs, beside a baseline in the same run
 	$(BIN)/python benchmarks/import.py
 	$(BIN)/python benchmarks/train.py
 	$(BIN)/python benchmarks/compare.py
+	$(BIN)/python benchmarks/explain.py
 
 docs: install-dev ## build and check the site from _quarto.yml
 	$(BIN)/python tools/docs.py

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from studperf.datasets import load as load
     from studperf.datasets import simulate as simulate
     from studperf.eda import profile as profile
+    from studperf.explanation import explain as explain
+    from studperf.explanation import what_if as what_if
+    from studperf.prediction import audit as audit
     from studperf.prediction import load_model as load_model
     from studperf.prediction import predict as predict
     from studperf.schema import InputError as InputError
@@ -20,7 +23,9 @@ if TYPE_CHECKING:
 _HOME = {
     "InputError": "studperf.schema",
     "Schema": "studperf.schema",
+    "audit": "studperf.prediction",
     "compare": "studperf.comparison",
+    "explain": "studperf.explanation",
     "infer": "studperf.schema",
     "load": "studperf.datasets",
     "load_model": "studperf.prediction",
@@ -28,6 +33,7 @@ _HOME = {
     "profile": "studperf.eda",
     "simulate": "studperf.datasets",
     "train": "studperf.training",
+    "what_if": "studperf.explanation",
 }
 __all__ = ["__version__", *_HOME]
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import floor, log10
@@ -44,15 +44,16 @@ def _rounded(value: float, target: Column) -> str:
     return f"{value:z.{max(1, 2 - floor(log10(span)))}f}"
 
 
-def _answer_html(value: float, bundle: Bundle) -> str:
+def _answer_html(answer: Mapping[str, Any], bundle: Bundle) -> str:
     target, facts = bundle.schema.target, bundle.manifest
     title, unit = html.escape(target.title), html.escape(f" {target.unit}" if target.unit else "")
-    error = _rounded(facts["test"]["mae"]["value"], target)
+    value, low, high = (_rounded(answer[name], target) for name in ("prediction", "lower", "upper"))
+    doubt = f"<div><b>Do not rely on this number.</b> {html.escape(answer['abstain_reason'])}</div>" if answer["abstain"] else ""
     by = html.escape(f"{facts['label']}, feature set {bundle.feature_set}, model {bundle.version}")
     return (
         f'<div class="studperf-answer" role="status"><div>Predicted: {title}</div>'
-        f'<div class="studperf-number">{_rounded(value, target)}<small>{unit}</small></div>'
-        f"<div>On average {error}{unit} off, for students this model had not seen.</div><div>{by}</div></div>"
+        f'<div class="studperf-number">{value}<small>{unit}</small></div>'
+        f"<div>Nine in ten such students end between {low} and {high}{unit}.</div>{doubt}<div>{by}</div></div>"
     )
 
 # %% ../nbs/16_ui.ipynb #85d30f7e
@@ -98,7 +99,7 @@ def _answer(form: PredictionForm) -> None:
 
     number, problems, wrong = "", "", set()
     try:
-        number = _answer_html(predict(form.values(), model=form.bundle)["prediction"].item(), form.bundle)
+        number = _answer_html(predict(form.values(), model=form.bundle).iloc[0], form.bundle)
     except InputError as error:
         problems = _problems_html(error, form.bundle.schema.features(form.bundle.feature_set))
         wrong = {problem.column for problem in error.problems}

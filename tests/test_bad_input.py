@@ -353,7 +353,7 @@ def test_extra_columns_are_ignored_and_said(linear, tmp_path, cli, caplog):
     (tmp_path / "class.csv").write_bytes(csv(table))
     answer = cli("predict", "class.csv", "--model", linear)
     assert answer.code == 0 and "ignored 'shoe_size', 'name'" in answer.err
-    assert pd.read_csv(io.StringIO(answer.out)).columns.tolist() == [*table.columns, "prediction"]
+    assert pd.read_csv(io.StringIO(answer.out)).columns.tolist() == [*table.columns, "prediction", "lower", "upper", "abstain", "abstain_reason"]
     assert cli("predict", "class.csv", "--model", linear, "--json").json["ignored"] == ["shoe_size", "name"]
 
 

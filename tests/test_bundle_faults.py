@@ -341,8 +341,28 @@ def test_a_predictor_that_is_not_one_is_refused(what, copy):
         load_bundle(folder)
 
 
+DOUBTS = {
+    "words": b"everyone", "nothing": b"", "a list": b"[]", "null": b"null", "no fields": b"{}", "a deep list": b"[" * 100_000,
+    "no errors": {"everyone": {"errors": [], "step": 0}}, "errors in disorder": {"everyone": {"errors": [3.0, 1.0] * 40, "step": 0}},
+    "words for errors": {"everyone": {"errors": ["a"] * 40, "step": 0}}, "one wide error for all": {"everyone": {"errors": [0.0] * 40, "step": 0}},
+    "infinite errors": {"everyone": {"errors": [float("-inf")] * 40, "step": 0}}, "arms of words": {"arms": ["a", "b"]}, "one arm": {"arms": [{}]},
+    "groups of nothing": {"by": "shoe_size", "groups": {}}, "an unknown group": {"by": "gender", "groups": {"dwarf": {}}},
+    "no domain of its kind": {"domain": {"rows": 3}}, "a domain of words": {"domain": "wide"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", DOUBTS)
+def test_an_uncertainty_that_makes_no_sense_is_refused(what, copy):
+    folder, change = copy("linear"), DOUBTS[what]
+    path = folder / "uncertainty.json"
+    path.write_bytes(change if isinstance(change, bytes) else json.dumps(json.loads(path.read_bytes()) | change).encode())
+    reseal(folder)
+    with pytest.raises(BundleError):
+        load_bundle(folder)
+
+
 MANIFESTS = {
-    "another kind": {"predictor": {"kind": "pickle"}}, "no kind": {"predictor": {}}, "a later format": {"format": 2}, "no format": {"format": None},
+    "another kind": {"predictor": {"kind": "pickle"}}, "no kind": {"predictor": {}}, "a later format": {"format": 3}, "no format": {"format": None},
     "no schema": {"schema": {}}, "a list of files": {"files": []}, "no probes": {"probes": {}}, "probes without rows": {"probes": {"rows": []}},
     "other expectations": {"probes": "shifted"}, "bad probes": {"probes": "junk"}, "fewer expectations": {"probes": "fewer"},
     "an endless tolerance": {"probes": "loose"}, "a feature set unknown": {"feature_set": "all"}, "no feature set": {"feature_set": None},
@@ -371,7 +391,7 @@ def test_a_manifest_that_makes_no_sense_is_refused(what, copy):
 
 @settings(max_examples=size(150, 5000))
 @given(place=st.floats(0, 1, exclude_max=True), junk=st.binary(min_size=1, max_size=8), cut=st.integers(0, 8))
-@pytest.mark.parametrize(("family", "name"), [("linear", "predictor.json"), ("linear", "manifest.json"), ("tree", "pipeline.skops")])
+@pytest.mark.parametrize(("family", "name"), [("linear", "predictor.json"), ("linear", "uncertainty.json"), ("linear", "manifest.json"), ("tree", "pipeline.skops")])
 def test_damage_behind_fitting_hashes_never_escapes_as_another_error(family, name, place, junk, cut, bundles, tmp_path_factory):
     folder = Path(shutil.copytree(bundles(family), tmp_path_factory.mktemp("resealed") / "bundle"))
     whole = (folder / name).read_bytes()

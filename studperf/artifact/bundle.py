@@ -7,25 +7,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .compiled import AdditiveModel
 from .estimators import audit_pipeline, load_pipeline, predict_rows
 from ..schema import Checked, InputError, Schema, schema_from_dict, validate
+from ..uncertainty.answers import Uncertainty, uncertainty_from_dict
+
+if TYPE_CHECKING:
+    from sklearn.compose import TransformedTargetRegressor
 
 # %% auto #0
-__all__ = ['FORMAT', 'MANIFEST', 'SEAL', 'KNOWN', 'TOLERANCE', 'PREDICTORS', 'BundleError', 'sha256', 'read_verified', 'seal',
-           'Bundle', 'canonical_json', 'load_bundle']
+__all__ = ['FORMAT', 'MANIFEST', 'SEAL', 'KNOWN', 'TOLERANCE', 'BundleError', 'sha256', 'read_verified', 'seal', 'Bundle',
+           'canonical_json', 'read_uncertainty', 'load_bundle']
 
 # %% ../../nbs/07_artifact/02_bundle.ipynb #795bd948
-FORMAT = 1
+FORMAT = 2
 MANIFEST, SEAL = "manifest.json", "manifest.sha256"
-KNOWN = {"predictor.json", "pipeline.skops", "card.md", "leaderboard.json", "reference.parquet"}
+KNOWN = {"predictor.json", "uncertainty.json", "pipeline.skops", "card.md", "card.html", "leaderboard.json", "reference.parquet"}
 
 
 class BundleError(InputError):
@@ -109,14 +114,21 @@ class Bundle:
     path: Path
     manifest: Mapping[str, Any]
     schema: Schema
-    columns_to_target: Callable[[Checked], np.ndarray]
     card: str  # Markdown
     version: str  # the first digits of the manifest's SHA-256: the same model has the same version everywhere
+    additive: AdditiveModel | None  # the tables of a linear model; None: the pipeline predicts
+    pipeline_file: bytes  # audited
+    uncertainty: Uncertainty | None = None
 
     @property
     def feature_set(self) -> str:
         """Which features the model was trained on: "full", "early" or "unprotected"."""
         return self.manifest["feature_set"]
+
+    @cached_property
+    def pipeline(self) -> TransformedTargetRegressor:
+        """The fitted pipeline, loaded when it is first asked for."""
+        return load_pipeline(self.pipeline_file)
 
     def predict(
         self,
@@ -125,8 +137,18 @@ class Bundle:
         """Predict the good rows of a validated table."""
         answers = np.full(len(checked), np.nan)
         if checked.good.any():
-            answers[checked.good] = self.columns_to_target(checked)
+            answers[checked.good] = self.additive.predict(_good_columns(checked)) if self.additive else _by_pipeline(self.pipeline, checked)
         return answers
+
+    def answer(
+        self,
+        checked: Checked,  # from `validate` with this bundle's schema and feature set
+        *,
+        level: float = 0.9,  # share of students whose true value lies inside the interval
+        threshold: float | None = None,  # a mark; None: no probability
+    ) -> dict[str, np.ndarray]:  # "prediction", "lower", "upper", perhaps "p_below", "abstain", "abstain_reason", each (n,); NaN for bad rows
+        """Predict the good rows, and say what is not known about them."""
+        return _answer(self, checked, level, threshold)
 
     def __repr__(self) -> str:
         return f"Bundle({self.manifest['label']} for {self.schema.target.name!r}, {self.feature_set} features, version {self.version})"
@@ -136,6 +158,28 @@ class Bundle:
         scores = ", ".join(f"{name.upper()} {s['value']:.3f} ({s['low']:.3f} to {s['high']:.3f})" for name, s in test.items())
         return f"<b>{self.manifest['label']}</b> for {self.schema.target.title}, version {self.version}<br>on the test set: {scores}"
 
+# %% ../../nbs/07_artifact/02_bundle.ipynb #d218653d
+def _good_columns(checked: Checked) -> Mapping[str, np.ndarray]:
+    return checked.columns if checked.good.all() else {name: values[checked.good] for name, values in checked.columns.items()}
+
+
+def _by_pipeline(pipeline: TransformedTargetRegressor, checked: Checked) -> np.ndarray:
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        return predict_rows(pipeline, checked.frame())
+
+
+def _answer(bundle: Bundle, checked: Checked, level: float, threshold: float | None) -> dict[str, np.ndarray]:
+    answers, columns = {"prediction": bundle.predict(checked)}, _good_columns(checked)
+    known = bundle.uncertainty.answer(answers["prediction"][checked.good], columns, level=level, threshold=threshold)
+    for name, values in known.items():
+        answers[name] = np.full(len(checked), np.nan)
+        answers[name][checked.good] = values
+    reasons = np.full(len(checked), "", object)
+    reasons[checked.good] = bundle.uncertainty.reasons(columns) if checked.good.any() else []
+    return answers | {"abstain": reasons != "", "abstain_reason": reasons}
+
 
 def canonical_json(
     value: Any,  # plain data
@@ -143,38 +187,26 @@ def canonical_json(
     """JSON in the one form that bundles use."""
     return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
-# %% ../../nbs/07_artifact/02_bundle.ipynb #089e5e70
-def _pipeline_predictor(data: bytes) -> Callable[[Checked], np.ndarray]:
-    from threadpoolctl import threadpool_limits
-
-    pipeline = load_pipeline(data)
-
-    def predict(checked: Checked) -> np.ndarray:
-        with threadpool_limits(1):
-            return predict_rows(pipeline, checked.frame())
-
-    return predict
-
-
-def _additive_predictor(data: bytes) -> Callable[[Checked], np.ndarray]:
-    model = AdditiveModel(**json.loads(data))
-
-    def predict(checked: Checked) -> np.ndarray:
-        if checked.good.all():
-            return model.predict(checked.columns)
-        return model.predict({name: values[checked.good] for name, values in checked.columns.items()})
-
-    return predict
-
-
-TOLERANCE = {"additive": 1e-6, "pipeline": 1e-3}  # in the unit of the target
-PREDICTORS = {"additive": ("predictor.json", _additive_predictor), "pipeline": ("pipeline.skops", _pipeline_predictor)}
-
 # %% ../../nbs/07_artifact/02_bundle.ipynb #cf0abaa5
+TOLERANCE = {"additive": 1e-6, "pipeline": 1e-3}  # in the unit of the target
+
+
+def read_uncertainty(
+    content: bytes,  # of uncertainty.json
+    schema: Schema,  # of the bundle
+) -> Uncertainty:
+    """What the model does not know, its arms made of the tables beside it."""
+    plain = json.loads(content)
+    sides = [AdditiveModel(**side) for side in plain["arms"]]
+    arms = (lambda columns: np.column_stack([side.predict(columns) for side in sides])) if sides else None
+    return uncertainty_from_dict(plain, schema, arms=arms)
+
+# %% ../../nbs/07_artifact/02_bundle.ipynb #06d65fdc
 def _check_probes(bundle: Bundle) -> None:
     probes = bundle.manifest["probes"]
-    answers = bundle.predict(validate(probes["rows"], bundle.schema, feature_set=bundle.feature_set))
-    apart = np.abs(answers - np.array(probes["expected"], np.float64))
+    answers = bundle.answer(validate(probes["rows"], bundle.schema, feature_set=bundle.feature_set))
+    expected = np.column_stack([np.array(probes["expected"], np.float64), np.array(probes["intervals"], np.float64)])
+    apart = np.abs(np.column_stack([answers[name] for name in ("prediction", "lower", "upper")]) - expected)
     if not (apart <= TOLERANCE[bundle.manifest["predictor"]["kind"]]).all():
         raise BundleError(f"The model no longer predicts what it predicted when it was written: up to {apart.max():.3g} apart on its probe rows")
 
@@ -187,10 +219,10 @@ def load_bundle(
     manifest = _manifest(files[MANIFEST])
     try:
         audit_pipeline(files["pipeline.skops"])
-        name, make = PREDICTORS[manifest["predictor"]["kind"]]
-        predictor = make(files[name])
-        schema, card = schema_from_dict(manifest["schema"]), files["card.md"].decode()
-        bundle = Bundle(Path(folder), manifest, schema, predictor, card, sha256(files[MANIFEST])[:12])
+        additive = AdditiveModel(**json.loads(files["predictor.json"])) if manifest["predictor"]["kind"] == "additive" else None
+        schema, card, version = schema_from_dict(manifest["schema"]), files["card.md"].decode(), sha256(files[MANIFEST])[:12]
+        doubts = read_uncertainty(files["uncertainty.json"], schema)
+        bundle = Bundle(Path(folder), manifest, schema, card, version, additive, files["pipeline.skops"], doubts)
         _check_probes(bundle)
     except BundleError:
         raise

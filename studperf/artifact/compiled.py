@@ -48,7 +48,7 @@ class AdditiveModel:
         return asdict(self)
 
 # %% ../../nbs/07_artifact/00_compiled.ipynb #a5f3aa22
-ADDITIVE = ("DummyRegressor", "LinearRegression", "Ridge", "Lasso")
+ADDITIVE = ("DummyRegressor", "LinearRegression", "Ridge", "Lasso", "QuantileRegressor")
 
 
 def _variants(column: Column) -> list:

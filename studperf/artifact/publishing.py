@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import version
 from io import BytesIO
@@ -20,16 +20,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .bundle import FORMAT, MANIFEST, SEAL, TOLERANCE, Bundle, BundleError, canonical_json, load_bundle, read_verified, seal, sha256
+from studperf.artifact.bundle import (
+    FORMAT, MANIFEST, SEAL, TOLERANCE, Bundle, BundleError, canonical_json, load_bundle, read_uncertainty, read_verified, seal, sha256,
+)  # fmt: skip
 from .compiled import AdditiveModel, compile_pipeline
 from .estimators import dump_pipeline
 from ..schema import Checked, InputError, Schema, validate
+from ..uncertainty.answers import Uncertainty, uncertainty_to_dict
 
 if TYPE_CHECKING:
     from sklearn.compose import TransformedTargetRegressor
 
 # %% auto #0
-__all__ = ['PROBES', 'BINS', 'Packed', 'pack', 'publish']
+__all__ = ['PROBES', 'BINS', 'QUANTILES', 'Packed', 'pack', 'library_versions', 'publish']
 
 # %% ../../nbs/07_artifact/03_publishing.ipynb #c13d8b5b
 PROBES = 24
@@ -81,6 +84,21 @@ def _binned(name: str, values: np.ndarray) -> list[dict]:
     return [*rows, {"column": name, "category": "(missing)", "count": int(len(values) - len(finite))}]
 
 # %% ../../nbs/07_artifact/03_publishing.ipynb #e813d489
+QUANTILES = 21
+
+
+def _typical(train: Checked, target: str) -> dict[str, dict[str, Any]]:
+    numbers, categories = {}, {}
+    for column in (c for c in train.specs if c.name != target):
+        values = train.columns[column.name][train.good]
+        if column.kind == "category":
+            categories[column.name] = [float(np.mean(values == code)) for code in range(len(column.categories))]
+        elif (seen := values[np.isfinite(values)]).size:
+            quantiles = np.quantile(seen, np.linspace(0, 1, QUANTILES)).tolist()
+            numbers[column.name] = {"mean": float(seen.mean()), "sd": float(seen.std()), "quantiles": quantiles}
+    return {"numbers": numbers, "categories": categories}
+
+# %% ../../nbs/07_artifact/03_publishing.ipynb #e76e9031
 @dataclass(frozen=True)
 class Packed:
     """The files of a bundle, as bytes, not yet on disk."""
@@ -88,7 +106,7 @@ class Packed:
     files: Mapping[str, bytes]
     predictor: str  # "additive" or "pipeline"
 
-# %% ../../nbs/07_artifact/03_publishing.ipynb #0f6ca730
+# %% ../../nbs/07_artifact/03_publishing.ipynb #24f3db25
 def _predictor(fitted: TransformedTargetRegressor, schema: Schema, feature_set: str, train: Checked) -> tuple[AdditiveModel | None, np.ndarray]:
     names = [column.name for column in schema.features(feature_set)]
     expected = np.asarray(fitted.predict(train.frame()[names]), np.float64)
@@ -99,13 +117,16 @@ def _predictor(fitted: TransformedTargetRegressor, schema: Schema, feature_set: 
             compiled = None
     return compiled, expected
 
-# %% ../../nbs/07_artifact/03_publishing.ipynb #e76e9031
+# %% ../../nbs/07_artifact/03_publishing.ipynb #2b33d09e
 def pack(
     fitted: TransformedTargetRegressor,  # the chosen model, fitted on the training rows
     schema: Schema,  # what the table holds; goes into the manifest
     train: Checked,  # the training rows, target included
     facts: Mapping[str, Any],  # plain data for the manifest: "family", "label", "feature_set", "seed", "data", "cv", "test", ...
     reports: Mapping[str, bytes],  # further files: "card.md", "leaderboard.json"
+    *,
+    uncertainty: Uncertainty,  # its arms apart
+    arms: Sequence[TransformedTargetRegressor] = (),  # fitted quantile regressions, below and above; none: noise is the same for everyone
 ) -> Packed:
     """Make the files of a bundle: the same model and facts give the same bytes."""
     feature_set = facts["feature_set"]
@@ -113,25 +134,37 @@ def pack(
     kind = "pipeline" if compiled is None else "additive"
     probes = _probe_rows(schema, feature_set, train)
     checked = validate(probes, schema, feature_set=feature_set)
-    expected = fitted.predict(checked.frame()) if compiled is None else compiled.predict(checked.columns)
+    expected = np.asarray(fitted.predict(checked.frame()) if compiled is None else compiled.predict(checked.columns), np.float64)
+    doubts = _uncertainty_json(uncertainty, arms, schema, feature_set)
+    intervals = read_uncertainty(doubts, schema).answer(expected, checked.columns)
     files = {"pipeline.skops": dump_pipeline(fitted), "reference.parquet": _reference(train, predicted, schema.target.name), **reports}
+    files["uncertainty.json"] = doubts
     if compiled is not None:
         files["predictor.json"] = canonical_json(compiled.to_dict())
     manifest = {
-        **facts, "format": FORMAT, "schema": schema.to_dict(), "predictor": {"kind": kind}, "libraries": _libraries(fitted),
-        "probes": {"rows": probes, "expected": [float(value) for value in expected]},
+        **facts, "format": FORMAT, "schema": schema.to_dict(), "predictor": {"kind": kind}, "libraries": library_versions(fitted),
+        "typical": _typical(train, schema.target.name),
+        "probes": {"rows": probes, "expected": expected.tolist(), "intervals": np.column_stack(list(intervals.values())).tolist()},
         "files": {name: sha256(content) for name, content in files.items()},
     }  # fmt: skip
     content = canonical_json(manifest)
     return Packed({**files, MANIFEST: content, SEAL: seal(content)}, kind)
 
-# %% ../../nbs/07_artifact/03_publishing.ipynb #24f3db25
-def _libraries(fitted: TransformedTargetRegressor) -> dict[str, str]:
+# %% ../../nbs/07_artifact/03_publishing.ipynb #a005d3d6
+def _uncertainty_json(uncertainty: Uncertainty, arms: Sequence[TransformedTargetRegressor], schema: Schema, feature_set: str) -> bytes:
+    sides = [replace(compile_pipeline(side, schema, feature_set), low=side.floor_, high=None).to_dict() for side in arms]
+    return canonical_json(uncertainty_to_dict(uncertainty, schema) | {"arms": sides})
+
+
+def library_versions(
+    fitted: TransformedTargetRegressor,
+) -> dict[str, str]:  # by the package's name
+    """The versions of the libraries that a pipeline was made with."""
     package = type(fitted.regressor_["model"]).__module__.partition(".")[0]
     versions = {name: version(name) for name in ("studperf", "numpy", "pandas", "scikit-learn", "skops")}
     return versions if package == "sklearn" else versions | {package: import_module(package).__version__}
 
-# %% ../../nbs/07_artifact/03_publishing.ipynb #a005d3d6
+# %% ../../nbs/07_artifact/03_publishing.ipynb #dc3b10b7
 @contextmanager
 def _locked(home: Path) -> Iterator[None]:
     import fcntl  # not there on Windows, which is said in the README
@@ -174,7 +207,7 @@ def _intact(folder: Path) -> bool:
     except BundleError:
         return False
 
-# %% ../../nbs/07_artifact/03_publishing.ipynb #24e80cec
+# %% ../../nbs/07_artifact/03_publishing.ipynb #3d8b2258
 def _point(link: Path, version_folder: Path) -> None:
     temporary = link.with_name(f".{link.name}.new")
     temporary.unlink(missing_ok=True)

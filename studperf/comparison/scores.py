@@ -6,39 +6,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from ..schema import InputError
+from ..schema.intervals import LEVEL, Interval
 
 # %% auto #0
-__all__ = ['LEVEL', 'Interval', 'scores', 'bootstrap_scores', 'corrected_interval']
+__all__ = ['scores', 'bootstrap_scores', 'corrected_interval']
 
-# %% ../../nbs/04_comparison/01_scores.ipynb #69e358a4
-LEVEL = 0.95
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate and its 95 % confidence bounds, in the unit of the estimate."""
-
-    value: float
-    low: float
-    high: float
-
-    def __format__(self, spec: str) -> str:
-        value, low, high = (format(number, spec or "z.3f") for number in (self.value, self.low, self.high))  # z: no minus before zero
-        return f"{value} ({low} to {high})"
-
-    def __str__(self) -> str:
-        return format(self)
-
-    def to_dict(self) -> dict[str, float]:
-        """The three numbers by name, for JSON."""
-        return asdict(self)
-
-# %% ../../nbs/04_comparison/01_scores.ipynb #de91997d
+# %% ../../nbs/04_comparison/01_scores.ipynb #27b4d471
 def scores(
     y: np.ndarray,  # (..., n) true values
     predicted: np.ndarray,  # (..., n) predictions for the same rows
@@ -50,7 +27,7 @@ def scores(
         r2 = np.where(spread > 0, 1 - squared / spread, np.nan)
     return {"r2": r2, "rmse": np.sqrt(squared), "mae": np.abs(error).mean(-1)}
 
-# %% ../../nbs/04_comparison/01_scores.ipynb #229dfc0b
+# %% ../../nbs/04_comparison/01_scores.ipynb #47e1cb07
 def bootstrap_scores(
     y: np.ndarray,  # (n,) true values of the test rows
     predicted: np.ndarray,  # (n,) predictions for them
@@ -67,7 +44,7 @@ def bootstrap_scores(
     bounds = {name: np.nanquantile(values, [tail, 1 - tail]) for name, values in again.items()}
     return {name: Interval(float(value), *map(float, bounds[name])) for name, value in scores(y, predicted).items()}
 
-# %% ../../nbs/04_comparison/01_scores.ipynb #36f309d4
+# %% ../../nbs/04_comparison/01_scores.ipynb #e911a07d
 def corrected_interval(
     values: Sequence[float],  # (J,) one per fold: a score, or a paired difference of two scores
     *,

@@ -95,7 +95,7 @@ class Comparison:
     question: Question  # rows, cuts and families
     entries: tuple[Entry, ...]  # from simple to complex
     folds: pd.DataFrame  # a row per family and fold: scores, seconds, settings
-    predictions: pd.DataFrame  # (n, families) by models that had not seen the row; the mean over repeats
+    predictions: pd.DataFrame  # (n, families) by models that had not seen the row; of the first repeat: a mean over repeats would err less than one model does
     chosen: Entry
     best: Entry  # lowest mean RMSE
     curve: LearningCurve  # of the chosen family
@@ -215,8 +215,9 @@ def _predictions(question: Question, rows: list[dict]) -> pd.DataFrame:
 
     total = {family.name: np.zeros(len(question.y)) for family in question.families}
     for row in rows:
-        total[row["family"]][question.cuts[row["fold"]][1]] += row["predicted"]
-    return pd.DataFrame(total) / question.effort.repeats
+        if row["fold"] < question.effort.folds:
+            total[row["family"]][question.cuts[row["fold"]][1]] = row["predicted"]
+    return pd.DataFrame(total)
 
 
 def _own_test(question: Question, X: pd.DataFrame, y: Any) -> pd.DataFrame:

@@ -2,11 +2,12 @@
 
 from studperf.schema.columns import Column, Schema, header_key, load_schema, schema_from_dict
 from studperf.schema.inference import infer
+from studperf.schema.intervals import Interval, mean_interval, proportion
 from studperf.schema.problems import InputError, Problem, show_value
 from studperf.schema.tables import is_there, read_table, write_atomically, write_table
 from studperf.schema.validation import Checked, validate
 
 __all__ = [
-    "Checked", "Column", "InputError", "Problem", "Schema", "header_key", "infer", "is_there", "load_schema", "read_table",
-    "schema_from_dict", "show_value", "validate", "write_atomically", "write_table",
+    "Checked", "Column", "InputError", "Interval", "Problem", "Schema", "header_key", "infer", "is_there", "load_schema", "mean_interval",
+    "proportion", "read_table", "schema_from_dict", "show_value", "validate", "write_atomically", "write_table",
 ]
