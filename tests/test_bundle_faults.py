@@ -30,8 +30,10 @@ from studperf.artifact.compiled import AdditiveModel
 
 KINDS = {"linear": "additive", "random_forest": "pipeline"}  # by family: how it is served
 FILES = {
-    "linear": ["card.md", "leaderboard.json", "manifest.json", "manifest.sha256", "pipeline.skops", "predictor.json", "reference.parquet"],
-    "random_forest": ["card.md", "leaderboard.json", "manifest.json", "manifest.sha256", "pipeline.skops", "reference.parquet"],
+    "linear": ["card.html", "card.md", "leaderboard.json", "manifest.json", "manifest.sha256", "pipeline.skops", "predictor.json", "reference.parquet",
+               "uncertainty.json"],
+    "random_forest": ["card.html", "card.md", "leaderboard.json", "manifest.json", "manifest.sha256", "pipeline.skops", "reference.parquet",
+                      "uncertainty.json"],
 }
 ROSTER = simulate(5, seed=8).drop(columns="math_score")
 

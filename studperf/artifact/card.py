@@ -16,21 +16,27 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['HIDDEN', 'LIMITS', 'SUBTITLE', 'card_title', 'card_sections', 'make_card_html', 'make_card']
+__all__ = ['HIDDEN', 'LIMITS', 'SUBTITLE', 'number_text', 'card_title', 'card_sections', 'make_card_html', 'make_card']
 
 # %% ../../nbs/07_artifact/04_card.ipynb #701be120
 HIDDEN = "suppressed"
 
 
-def _number(plain: Mapping[str, float], digits: int = 2, *, sign: str = "") -> str:
-    return format(Interval.from_dict(plain), f"{sign}z.{digits}f")
+def number_text(
+    plain: Mapping[str, float],  # "value", "low" and "high"
+    digits: int = 2,  # decimals
+    *,
+    sign: str = "",  # "+": also before what is above zero
+) -> str:  # as 5.40 (5.10 to 5.70), with spaces that do not break
+    """An interval for a table of the card."""
+    return format(Interval.from_dict(plain), f"{sign}z.{digits}f").replace(" ", "\u00a0")
 
 
 def _share(plain: Mapping[str, float] | str | None) -> str:
     if not isinstance(plain, Mapping):
         return HIDDEN if plain else ""
     value, low, high = (f"{100 * plain[end]:.0f}" for end in ("value", "low", "high"))
-    return f"{value} % ({low} to {high})"
+    return f"{value} % ({low} to {high})".replace(" ", "\u00a0")
 
 
 def _in_unit(text: str, column: Column, form: str = "{} ({})") -> str:
@@ -88,7 +94,7 @@ def _inputs(facts: Mapping[str, Any], schema: Schema) -> Section:
     protected = [column.title for column in columns if column.role == "protected"]
     uses = f"Protected inputs that it uses: {'; '.join(protected)}." if protected else "It uses no protected input."
     roles = "Changeable is what a student or a school can change; protected is what nobody should be judged by; all else is fixed."
-    rows = [{"input": c.name, "role": c.role, "holds": _in_unit(c.expected, c, "{}, {}")} for c in columns]
+    rows = [{"input": c.title, "role": c.role, "holds": _in_unit(c.expected, c, "{}, {}"), "column": c.name} for c in columns]
     return Section("Its inputs", [f"{uses} {roles}", _table(rows)])
 
 # %% ../../nbs/07_artifact/04_card.ipynb #15567a4f
@@ -101,14 +107,14 @@ def _scores(facts: Mapping[str, Any], schema: Schema) -> Section:
     lines = {f"this model, {data['n_test']:,} test rows": facts["test"], f"this model, cross-validation of {data['n_train']:,} rows": facts["cv"]}
     lines |= {f"baseline, test rows: {its['name']}": its for its in facts["baselines"]}
     heads = {"r2": "R2", "rmse": _in_unit("RMSE", target), "mae": _in_unit("MAE", target)}
-    rows = [{"": name} | {head: _number(its[key], 3 if key == "r2" else 2) for key, head in heads.items() if key in its}
+    rows = [{"": name} | {head: number_text(its[key], 3 if key == "r2" else 2) for key, head in heads.items() if key in its}
             for name, its in lines.items()]  # fmt: skip
     why = f"Why this family: {facts['reason']} The cross-validation made that choice, so the test rows are the judge."
     return Section("How good it is", [_MEASURES, _table(rows), why])
 
 
 def _ceiling(facts: Mapping[str, Any], schema: Schema) -> Section:
-    top = (f"The noise in the training rows leaves an R2 of about {_number(facts['ceiling'], 3)} to any model of these inputs. "
+    top = (f"The noise in the training rows leaves an R2 of about {number_text(facts['ceiling'], 3)} to any model of these inputs. "
            "A score far above it would be luck or a leak.")  # fmt: skip
     checks = [f"{check['severity']}: {check['message']}" for check in facts["checks"]]
     return Section("The ceiling: what no model could beat", [top, checks or "The self-checks of the training found nothing."])
@@ -118,7 +124,7 @@ def _intervals(facts: Mapping[str, Any], schema: Schema) -> Section:
     its, n, level = facts["coverage"], facts["data"]["n_test"], f"{100 * facts['coverage']['level']:g}"
     promise = (f"Nominal level {level} %: of 100 students about {level} should have their true value inside (other levels can be asked for). "
                f"It is calibrated on {its['errors']:,} errors, each made on a training row by a model that had not seen the row.")  # fmt: skip
-    mean = _in_unit(_number(its["width"], 1), schema.target, "{} {}")
+    mean = _in_unit(number_text(its["width"], 1), schema.target, "{} {}")
     kept = f"On the {n:,} test rows {_share(its['coverage'])} were inside; the mean width was {mean}."
     width = "The width varies with the student." if its["varies"] else "The width is the same for everyone, but at the ends of the scale."
     by = f" The groups of {schema[its['by']].title.lower()} have calibrations of their own." if its["by"] else ""
@@ -137,7 +143,8 @@ _GROUPS = ("Signed error is prediction minus truth: below zero the group is pred
            "Groups and rates of fewer than {minimum} students are suppressed, and with them others from which they could be computed.")  # fmt: skip
 _MARKS = ("Where a mark decides who gets help. False alarm: the share predicted below the mark among those who were not below it. "
           "Miss: the share predicted at or above it among those who were below.")  # fmt: skip
-_QUIET = "No group stands out by more than chance explains. That is no proof of fairness: {n:,} rows show only differences that are large."
+_QUIET = ("No group is flagged: none is predicted worse than the others by more than chance and a small tolerance explain. "
+          "That is no proof of fairness: {n:,} rows show only differences that are large.")  # fmt: skip
 
 
 def _groups(facts: Mapping[str, Any], schema: Schema) -> Section:
@@ -160,7 +167,7 @@ def _errors_of(row: Mapping[str, Any], schema: Schema) -> dict[str, object]:
     named = _named(row, schema)
     if row.get("suppressed"):
         return named | {"students": HIDDEN}
-    errors = {"signed error": _number(row["bias"], sign="+"), "mean error": _number(row["mae"])}
+    errors = {"signed error": number_text(row["bias"], sign="+"), "mean error": number_text(row["mae"])}
     in_unit = {_in_unit(name, schema.target): text for name, text in errors.items()}
     return named | {"students": f"{row['n']:,}"} | in_unit | {"inside": _share(row["coverage"])}
 
@@ -174,7 +181,7 @@ def _protected(facts: Mapping[str, Any], schema: Schema) -> Section:
     its, title = facts["protected"], "With and without the protected columns"
     if its is None:
         return Section(title, ["There is nothing to compare: the model is told no protected column, or nothing else."])
-    r2 = {name: _number(plain, 3) for name, plain in its["r2"].items()}
+    r2 = {name: number_text(plain, 3) for name, plain in its["r2"].items()}
     both = (f"In cross-validation of the {its['n']:,} training rows R2 is {r2['with']} with the protected columns and {r2['without']} without them: "
             f"a difference of {r2['cost']}.")  # fmt: skip
     how = ("How far the mean prediction of each group moves when the columns are left out, and how far it is off before and after. "
@@ -186,7 +193,7 @@ def _moved(row: Mapping[str, Any], schema: Schema) -> dict[str, object]:
     if row.get("suppressed"):
         return _named(row, schema) | {"students": HIDDEN}
     moves = {"moves by": row["moved"], "signed error with": row["bias_with"], "signed error without": row["bias_without"]}
-    shown = {_in_unit(name, schema.target): _number(plain, sign="+") for name, plain in moves.items()}
+    shown = {_in_unit(name, schema.target): number_text(plain, sign="+") for name, plain in moves.items()}
     return _named(row, schema) | {"students": f"{row['n']:,}"} | shown
 
 # %% ../../nbs/07_artifact/04_card.ipynb #c5177a01
@@ -261,7 +268,8 @@ def _front_matter(facts: Mapping[str, Any], schema: Schema) -> str:
 
     about = " ".join(schema.title.split())
     dataset = {"type": header_key(about).replace("_", "-") or "tabular", "name": about or f"a table of {facts['data']['rows']} rows", "split": "test"}
-    metrics = [{"type": key, "name": f"{key.upper()} on the test rows", "value": round(float(its["value"]), 4)} for key, its in facts["test"].items()]
+    scores = {key: round(float(facts["test"][key]["value"]), 4) for key in ("r2", "rmse", "mae")}
+    metrics = [{"type": key, "name": f"{key.upper()} on the test rows", "value": value} for key, value in scores.items()]
     result = {"task": {"type": "tabular-regression", "name": "Tabular regression"}, "dataset": dataset, "metrics": metrics}
     name = f"studperf-{facts['family']}-{header_key(schema.target.name)}"
     tags = ["tabular-regression", "education", "student-performance", "conformal-prediction"]

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .bundle import MANIFEST, BundleError, read_verified
-from .card import card_sections, card_title
+from .card import card_sections, card_title, number_text
 from ..fairness.audit import Audit, plot_audit
 from ..fairness.protected import SideBySide, plot_protected
-from ..schema import Column, Interval, Schema, schema_from_dict
+from ..schema import Column, Schema, schema_from_dict
 from ..schema.pages import Html, Section, figure_html, make_page, page_path, write_page
 from ..uncertainty.coverage import Reliability, plot_coverage, plot_reliability
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREY', 'AFTER_INPUTS', 'plot_families', 'plot_baselines', 'plot_learning', 'plot_counts',
-           'point_table', 'plot_points', 'plot_group_coverage', 'make_report', 'write_report']
+           'point_table', 'plot_points', 'make_report', 'write_report']
 
 # %% ../../nbs/07_artifact/05_report.ipynb #b1a9601b
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#555555"
 
 
-def _axes(ax: Axes | None, height: float, width: float = 5.4) -> Axes:
+def _axes(ax: Axes | None, height: float, width: float = 5.0) -> Axes:
     if ax is None:
         import matplotlib.pyplot as plt
 
@@ -145,7 +145,7 @@ def point_table(
             rows += [(column.title, value, own, spread) for value, own in zip(column.categories, points, strict=True)]
         else:
             slope, seen = model["numbers"][column.name][0], typical["numbers"].get(column.name, {"sd": 0.0})
-            rows.append((column.title, f"one more{f' ({column.unit})' if column.unit else ''}", slope, abs(slope) * seen["sd"]))
+            rows.append((column.title, f"1 more{f' ({column.unit})' if column.unit else ''}", slope, abs(slope) * seen["sd"]))
     return pd.DataFrame(rows, columns=["input", "value", "points", "spread"])
 
 # %% ../../nbs/07_artifact/05_report.ipynb #6a98f1b9
@@ -176,7 +176,7 @@ def _figure(plot: Callable[..., Axes], *args: Any, **options: Any) -> Html:
         plt.close(ax.figure)
 
 # %% ../../nbs/07_artifact/05_report.ipynb #5941991e
-def plot_group_coverage(
+def _plot_coverage(
     audit: Mapping[str, Any],  # of the manifest, with at least one group that has a coverage
     ax: Axes | None = None,  # drawn on; default: a new one
 ) -> Axes:
@@ -197,7 +197,7 @@ def _families_table(board: Mapping[str, Any], schema: Schema) -> pd.DataFrame:
 
     unit = f" ({schema.target.unit})" if schema.target.unit else ""
     heads = {"r2": "R2", "rmse": f"RMSE{unit}", "mae": f"MAE{unit}"}
-    rows = [{"family": entry["label"], **{head: f"{Interval.from_dict(entry[key]):z.{3 if key == 'r2' else 2}f}" for key, head in heads.items()},
+    rows = [{"family": entry["label"], **{head: number_text(entry[key], 3 if key == "r2" else 2) for key, head in heads.items()},
              "within noise of the best": "yes" if entry["within_noise"] else "no"} for entry in board["leaderboard"]]  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -221,13 +221,15 @@ def _figures(facts: Mapping[str, Any], board: Mapping[str, Any], schema: Schema,
         "Its inputs": [[_figure(plot_counts, counts, column) for column in schema.features(facts["feature_set"])]],
         "How good it is": [_figure(plot_baselines, facts), families, _figure(plot_families, board), _families_table(board, schema)],
         "The ceiling: what no model could beat": [_figure(plot_learning, curve, facts["ceiling"])],
-        "How far to trust one prediction": [_figure(plot_reliability, Reliability.from_dict(facts["coverage"]["reliability"]))],
+        "How far to trust one prediction": [_figure(plot_reliability, Reliability.from_dict(facts["coverage"]["reliability"]), _axes(None, 3.6))],
     }
     if audit:
-        covered = [_figure(plot_group_coverage, audit)] if any(line.get("coverage") for line in audit["groups"]) else []
-        shown["Whom it is wrong for"] = [_figure(plot_audit, Audit.from_dict(audit)), *covered]
+        covered = [_figure(_plot_coverage, audit)] if any(line.get("coverage") for line in audit["groups"]) else []
+        shown["Whom it is wrong for"] = [_figure(plot_audit, Audit.from_dict(audit), _axes(None, 0.26 * len(audit["groups"]) + 1.1)), *covered]
     if protected:
-        shown["With and without the protected columns"] = [_figure(plot_protected, SideBySide.from_dict(protected))]
+        shown["With and without the protected columns"] = [
+            _figure(plot_protected, SideBySide.from_dict(protected), _axes(None, 0.4 * len(protected["groups"]) + 1.4))
+        ]
     return shown
 
 # %% ../../nbs/07_artifact/05_report.ipynb #6c058aca
@@ -256,6 +258,6 @@ def write_report(
     folder: str | Path,  # of a bundle
     path: str | Path,  # ends in .html
 ) -> Path:  # the path
-    """Write the report of a verified bundle; `InputError` for a damaged bundle, or a path that is not that of a page or cannot be written."""
+    """Write the report of a verified bundle; `InputError` for a damaged bundle or a name that is not that of a page, `OSError` for a full disk."""
     page_path(path)
     return write_page(make_report(read_verified(folder)), path)

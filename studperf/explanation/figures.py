@@ -25,7 +25,7 @@ BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#555555"
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREY', 'plot_waterfall', 'plot_bars', 'plot_beeswarm', 'plot_dependence']
 
-# %% ../../nbs/09_explanation/05_figures.ipynb #fd6a7e58
+# %% ../../nbs/09_explanation/05_figures.ipynb #1e4e5d78
 def _new(ax: Axes | None, width: float, height: float) -> Axes:
     import matplotlib.pyplot as plt
 
@@ -41,7 +41,7 @@ def _shown(explained: pd.DataFrame, bundle: Bundle, most: int) -> list[Column]:
     size = explained[names].abs().mean().sort_values(ascending=False, kind="stable")
     return [bundle.schema[name] for name in size.index[:most]]
 
-# %% ../../nbs/09_explanation/05_figures.ipynb #1e4e5d78
+# %% ../../nbs/09_explanation/05_figures.ipynb #b3e48f32
 def _steps(explained: pd.DataFrame, bundle: Bundle, values: dict[str, str], most: int) -> list[tuple[str, float]]:
     shown = _shown(explained, bundle, most)
     steps = [(f"{c.title} = {values[c.name]}", float(explained[c.name].iloc[0])) for c in shown]
@@ -79,7 +79,7 @@ def plot_waterfall(
     ax.set_title(f"solid: {words[0]} predicted; dashed: the base, {words[1]}; n = 1", loc="left", fontsize=9)
     return ax
 
-# %% ../../nbs/09_explanation/05_figures.ipynb #c2d9914a
+# %% ../../nbs/09_explanation/05_figures.ipynb #5e0025eb
 def plot_bars(
     explained: pd.DataFrame,  # from `explain`
     ax: Axes | None = None,  # drawn on; default: a new one
@@ -101,7 +101,7 @@ def plot_bars(
     ax.set_title(f"{bundle.manifest['label']}; n = {len(explained):,}", loc="left", fontsize=9)
     return ax
 
-# %% ../../nbs/09_explanation/05_figures.ipynb #9caaa79b
+# %% ../../nbs/09_explanation/05_figures.ipynb #d4c56bc1
 def _piled(points: np.ndarray, reach: float) -> np.ndarray:
     bins = np.rint((points - points.min()) / (reach or 1) * 120).astype(int)
     order = np.argsort(bins, kind="stable")
@@ -119,7 +119,7 @@ def _ends(ax: Axes, column: Column, codes: np.ndarray, points: np.ndarray, place
         x = points.min() if way < 0 else points.max()
         ax.annotate(name, (x, place), (6 * way, 0), textcoords="offset points", ha=side, va="center", fontsize=7, color=GREY)
 
-# %% ../../nbs/09_explanation/05_figures.ipynb #d4c56bc1
+# %% ../../nbs/09_explanation/05_figures.ipynb #ab7ff911
 def plot_beeswarm(
     explained: pd.DataFrame,  # from `explain`
     table: pd.DataFrame | dict | list[dict] | str | Path,  # the students that it explains, in the same order
@@ -146,7 +146,7 @@ def plot_beeswarm(
     ax.set_title(f"{bundle.manifest['label']}; n = {len(explained):,}", loc="left", fontsize=9)
     return ax
 
-# %% ../../nbs/09_explanation/05_figures.ipynb #5d9fd50e
+# %% ../../nbs/09_explanation/05_figures.ipynb #c480ae03
 def plot_dependence(
     explained: pd.DataFrame,  # from `explain`
     table: pd.DataFrame | dict | list[dict] | str | Path,  # the students that it explains, in the same order

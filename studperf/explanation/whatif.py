@@ -14,7 +14,7 @@ import numpy as np
 
 from ..artifact import Bundle
 from .words import points_text, value_text
-from ..prediction import load_model, predict
+from ..prediction import load_model
 from ..schema import Checked, Column, InputError, Interval, Problem, header_key, validate
 
 if TYPE_CHECKING:
@@ -55,12 +55,14 @@ class WhatIf:
 
 # %% ../../nbs/09_explanation/06_whatif.ipynb #078be411
 def _span(answer: WhatIf) -> str:
-    known = answer.difference
-    return "interval not known" if known is None else f"95 % interval {points_text(known.low, answer.target)} to {points_text(known.high, answer.target)}"
+    if answer.difference is None:
+        return "interval not known"
+    return "95 % interval {} to {}".format(*(points_text(end, answer.target) for end in (answer.difference.low, answer.difference.high)))
 
 
 def _sentence(answer: WhatIf) -> str:
-    changed = " and ".join(f"{title} ({new} instead of {old})" if new != old else f"{title} ({new}, unchanged)" for title, (old, new) in answer.changes.items())
+    ways = {title: f"{new}, unchanged" if new == old else f"{new} instead of {old}" for title, (old, new) in answer.changes.items()}
+    changed = " and ".join(f"{title} ({way})" for title, way in ways.items())
     apart = answer.after - answer.before
     size, after, before = (points_text(x, answer.target, sign=False) for x in (abs(apart), answer.after, answer.before))
     way = f"{size} {'higher' if apart > 0 else 'lower'}" if apart else "no higher and no lower"
@@ -125,14 +127,13 @@ def what_if(
     bundle = load_model(model)
     changes = _changed_columns(changes, bundle.schema.features(bundle.feature_set))
     this = _one(student, bundle)
-    rows = [record := this.frame().iloc[0].to_dict(), record | changes]
-    other = _one(rows[1], bundle)
-    answers = predict(rows, model=bundle)
-    before, after = answers["prediction"].tolist()
+    other = _one(this.frame().iloc[0].to_dict() | changes, bundle)
+    answers = [bundle.answer(one) if bundle.uncertainty else {"prediction": bundle.predict(one)} for one in (this, other)]
+    before, after = (float(one["prediction"][0]) for one in answers)
     values = {c: (this.columns[c.name][0], other.columns[c.name][0]) for c in this.specs if c.name in changes}
     effects = bundle.manifest.get("effects", {})
     difference = _difference(bundle.schema.target, before, after, [_half_width(effects.get(c.name), c, *pair) for c, pair in values.items()])
     words = {c.title: tuple(value_text(c, value) for value in pair) for c, pair in values.items()}
-    known = {"lower", "upper"} <= set(answers)
-    scores = {when: (row.lower, row.upper) for when, row in zip(("before", "after"), answers.itertuples(), strict=True)} if known else {}
+    ranged = zip(("before", "after"), answers, strict=True)
+    scores = {when: (float(one["lower"][0]), float(one["upper"][0])) for when, one in ranged if "lower" in one}
     return WhatIf(bundle.schema.target, words, before, after, difference, scores)

@@ -30,8 +30,8 @@ __all__ = ['BLUE', 'ORANGE', 'GREY', 'GroupScores', 'Audit', 'audit_groups', 'pl
 class GroupScores:
     """One line of the audit."""
 
-    column: str  # as "gender", or "gender x lunch"
-    group: str  # as "male", or "male x standard"
+    column: str  # as "school", or "school x sex"
+    group: str  # as "north", or "north x boys"
     measures: Measures | None  # None: suppressed
 
     def to_dict(self) -> dict[str, Any]:

@@ -65,8 +65,8 @@ class Flag:
     """A group that is predicted worse than the others, by more than chance and by more than the tolerance."""
 
     code: str  # "bias", "mae" or "coverage"
-    column: str  # as "gender", or "gender x lunch"
-    group: str  # as "male", or "male x standard"
+    column: str  # as "school", or "school x sex"
+    group: str  # as "north", or "north x boys"
     message: str  # in words
     n: int  # students of the group
     value: float  # bias and mae: difference to everyone else, in the unit of the target; coverage: the share inside
@@ -89,7 +89,7 @@ class Flag:
 # %% ../../nbs/06_fairness/02_flags.ipynb #ddb5797f
 def cell_names(
     cell: Cell,
-) -> tuple[str, str]:  # as ("gender x lunch", "male x standard")
+) -> tuple[str, str]:  # as ("school x sex", "north x boys")
     """How a cell's column and group are called in tables and flags."""
     return " x ".join(column for column, _ in cell), " x ".join(group for _, group in cell)
 
