@@ -98,7 +98,7 @@ def bundle_of(family: str, home: Path) -> Path:
     """The folder of a production bundle: the shipped one for the linear family, a new one for any other."""
     code = "from importlib.resources import files; print(files('studperf') / 'data' / 'production')"
     if family != "linear":
-        options = f"families=[{family!r}], quick=True, seed=42, out={str(home)!r}"
+        options = f"families=[{family!r}], seed=42, out={str(home)!r}"
         code = f"import studperf; studperf.train({options}); print({str(home / 'production')!r})"
     return Path(run([sys.executable, "-c", code], folder=home.parent).output.strip().splitlines()[-1])
 

@@ -29,12 +29,8 @@ from studperf.artifact.bundle import canonical_json, seal, sha256
 from studperf.artifact.compiled import AdditiveModel
 
 KINDS = {"linear": "additive", "random_forest": "pipeline"}  # by family: how it is served
-FILES = {
-    "linear": ["card.html", "card.md", "leaderboard.json", "manifest.json", "manifest.sha256", "pipeline.skops", "predictor.json", "reference.parquet",
-               "uncertainty.json"],
-    "random_forest": ["card.html", "card.md", "leaderboard.json", "manifest.json", "manifest.sha256", "pipeline.skops", "reference.parquet",
-                      "uncertainty.json"],
-}
+EVERY = ["card.html", "card.md", "leaderboard.json", "manifest.json", "manifest.sha256", "pipeline.skops", "reference.parquet", "uncertainty.json"]
+FILES = {"linear": sorted([*EVERY, "predictor.json"]), "random_forest": EVERY}
 ROSTER = simulate(5, seed=8).drop(columns="math_score")
 
 
@@ -393,7 +389,9 @@ def test_a_manifest_that_makes_no_sense_is_refused(what, copy):
 
 @settings(max_examples=size(150, 5000))
 @given(place=st.floats(0, 1, exclude_max=True), junk=st.binary(min_size=1, max_size=8), cut=st.integers(0, 8))
-@pytest.mark.parametrize(("family", "name"), [("linear", "predictor.json"), ("linear", "uncertainty.json"), ("linear", "manifest.json"), ("tree", "pipeline.skops")])
+@pytest.mark.parametrize(
+    ("family", "name"), [("linear", "predictor.json"), ("linear", "uncertainty.json"), ("linear", "manifest.json"), ("tree", "pipeline.skops")]
+)
 def test_damage_behind_fitting_hashes_never_escapes_as_another_error(family, name, place, junk, cut, bundles, tmp_path_factory):
     folder = Path(shutil.copytree(bundles(family), tmp_path_factory.mktemp("resealed") / "bundle"))
     whole = (folder / name).read_bytes()

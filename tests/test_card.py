@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from test_app import CHROMIUM, need_browser
 
@@ -86,7 +86,18 @@ def test_every_measured_number_changes_the_card():
     """Each number of these facts is told: when it moves, the card moves. So none is left out and none is written twice by hand."""
     facts, schema = facts_and_schema()
     card = make_card(facts, schema)
-    told = ("test", "cv", "ceiling", "baselines", "audit.overall", "audit.groups", "protected", "coverage.coverage", "coverage.width", "coverage.level")
+    told = (
+        "test",
+        "cv",
+        "ceiling",
+        "baselines",
+        "audit.overall",
+        "audit.groups",
+        "protected",
+        "coverage.coverage",
+        "coverage.width",
+        "coverage.level",
+    )
     numbers = [path for path in leaves(facts) if path.strip(".").startswith(told) and not path.endswith(("cutoff", "minimum"))]
     numbers += [".coverage.reliability.error", ".coverage.reliability.by_chance"]
     assert len(numbers) > 200
@@ -101,11 +112,16 @@ def test_every_measured_number_changes_the_card():
 
 
 # what a table may hold: anything printable, and what Markdown, HTML and YAML act on more often than by chance
-NASTY = st.text(st.sampled_from("ab1 _*`|<>&[](){}!#-+=~.:;,'\"\\/$%@^?\n\u00e9\u65e5") | st.characters(categories=["L", "N", "P", "S", "Zs"]), max_size=40)
-NASTY |= st.sampled_from(["---", "\n---\n", "# a", "- a", "1. a", "> a", "```", "<script>alert(1)</script>", "<!--", "&lt;", "![a](b)", "a|b", "~~a~~", "    a",
-                          "===", "[x]: y", "<http://a.b>", "* * *", "+ a", "\\", "|", "a\\", "__a__", "1)", "0", "yes", "null", "{a: b}", "!!a"])  # fmt: skip
+NASTY = st.text(
+    st.sampled_from("ab1 _*`|<>&[](){}!#-+=~.:;,'\"\\/$%@^?\n\u00e9\u65e5") | st.characters(categories=["L", "N", "P", "S", "Zs"]), max_size=40
+)
+ACTS = "---,\n---\n,# a,- a,1. a,> a,```,<script>alert(1)</script>,<!--,&lt;,![a](b),a|b,~~a~~,    a,===,[x]: y,<http://a.b>"
+ACTS += ",* * *,+ a,\\,|,a\\,__a__,1),0,yes,null,{a: b},!!a"
+NASTY |= st.sampled_from(ACTS.split(","))
 
 
+@example(title="~~a~~ __b", description="__0__ ~~b~~ `c` ![x](y)", label="*a*|b_", message="1. [x](y) &lt; <b>")
+@example(title="- a", description="+ b", label="# c", message="===")
 @given(title=NASTY, description=NASTY, label=NASTY, message=NASTY)
 def test_both_formats_say_the_same_whatever_a_table_says(title, description, label, message):
     facts, schema = facts_and_schema()
@@ -149,7 +165,17 @@ def check_report(folder: Path, path: Path) -> str:
     assert not re.search(r"(src|href)=\"(?!data:image/|#)", page), "it needs no other file"
     assert page == make_report(read_verified(folder))
     facts, schema = facts_and_schema(folder)
-    assert set(words(make_card_html(facts, schema))) <= set(words(page)) | {"Model", "card,", "made", "from", "what", "was", "measured", "when", "trained."}
+    assert set(words(make_card_html(facts, schema))) <= set(words(page)) | {
+        "Model",
+        "card,",
+        "made",
+        "from",
+        "what",
+        "was",
+        "measured",
+        "when",
+        "trained.",
+    }
     return page
 
 

@@ -14,8 +14,10 @@ from conftest import clean_environment
 
 from studperf import load, load_model, predict, train
 from studperf.artifact import load_pipeline
-from studperf.comparison import FAMILIES, choose_families
+from studperf.comparison import FAMILIES, choose_families, cut, make_pipeline
+from studperf.datasets import exam_schema
 from studperf.schema import validate
+from studperf.uncertainty import calibrate
 
 LINEAR = {"linear", "ridge", "lasso"}
 CEILING = 0.91  # what public projects claim for the exam table, and no honest model reaches
@@ -117,6 +119,53 @@ def test_another_table_works_through_an_inferred_schema(real_data, tmp_path):
     answers = predict(table.drop(columns="G3"), model=tmp_path / "uci")
     assert len(answers) == 395 and answers["prediction"].between(0, 20).all()
     print(f"G3: {results['family']}, cv RMSE {results['cv']['rmse']['value']:.3f}, test {results['test']['rmse']['value']:.3f}")
+
+
+# What it does not know ------------------------------------------------------------------------------------------------
+
+
+def test_intervals_of_the_exam_data_keep_their_promise(real_data):
+    """Cross-validated twice over: the outer folds judge, the inner ones calibrate."""
+    schema, table = exam_schema(), load(real_data / "exams" / "stud.csv")
+    names, y = [column.name for column in schema.features()], table[schema.target.name].to_numpy(float)
+    inside, width = np.empty(len(y), bool), np.empty(len(y))
+    for train_rows, test_rows in cut(y, folds=10, seed=3):
+        X, own = table[names].iloc[train_rows], y[train_rows]
+        unseen = np.empty(len(own))
+        for a, b in cut(own, folds=5, seed=4):
+            unseen[b] = make_pipeline(FAMILIES["linear"], schema, names, seed=0).fit(X.iloc[a], own[a]).predict(X.iloc[b])
+        predicted = make_pipeline(FAMILIES["linear"], schema, names, seed=0).fit(X, own).predict(table[names].iloc[test_rows])
+        lower, upper = calibrate(own, unseen, low=0, high=100).interval(predicted)
+        inside[test_rows], width[test_rows] = (lower <= y[test_rows]) & (y[test_rows] <= upper), upper - lower
+    print(f"stud.csv: {inside.mean():.3f} of 1,000 inside, {width.mean():.2f} points wide")
+    assert 0.89 <= inside.mean() <= 0.91 and width.mean() <= 18.8
+
+
+def test_what_gender_is_worth_on_the_exam_data(real_data, tmp_path):
+    trained = train(real_data / "exams" / "stud.csv", families=["linear"], out=tmp_path / "artifacts")
+    facts = trained.bundle.manifest
+    moved = {group["group"]: group["moved"]["value"] for group in facts["protected"]["groups"] if group["column"] == "gender"}
+    print(f"without the protected columns R2 falls by {facts['protected']['r2']['cost']}; {moved}")
+    assert 0.14 < facts["protected"]["r2"]["cost"]["value"] < 0.20
+    assert moved["female"] > 5 and moved["male"] < -5
+    assert facts["coverage"]["width"]["value"] <= 18.8 and not facts["coverage"]["varies"]
+    blind = train(real_data / "exams" / "stud.csv", families=["linear"], feature_set="unprotected", out=tmp_path / "blind")
+    flags = {(flag["code"], flag["column"]) for flag in blind.bundle.manifest["audit"]["flags"]}
+    assert ("bias", "gender") in flags and blind.bundle.manifest["protected"] is None
+    assert not [flag for flag in facts["audit"]["flags"] if flag["column"] == "gender"]
+
+
+def test_a_table_with_varying_noise_and_no_protected_column_is_trained_whole(real_data, tmp_path):
+    trained = train(real_data / "uci" / "student-mat.csv", target="G3", families=["linear"], out=tmp_path / "uci")
+    facts = trained.bundle.manifest
+    assert facts["audit"] is None and facts["protected"] is None and facts["effects"] == {}
+    table = load(real_data / "uci" / "student-mat.csv").drop(columns="G3")
+    answers = predict(table, model=tmp_path / "uci", threshold=10)
+    widths = (answers["upper"] - answers["lower"]).round(6)
+    assert facts["coverage"]["varies"] == (widths.nunique() > 300)
+    assert (answers["lower"] <= answers["prediction"]).all() and (answers["prediction"] <= answers["upper"]).all()
+    assert answers["p_below"].between(0, 1).all() and answers["abstain"].mean() < 0.05
+    print(f"UCI, linear: {facts['coverage']}")
 
 
 # The same bytes -------------------------------------------------------------------------------------------------------

@@ -241,7 +241,7 @@ def make_card_html(
 SUBTITLE = "Model card, made by studperf from what was measured when the model was trained."
 
 # %% ../../nbs/07_artifact/04_card.ipynb #a0852913
-_INSIDE = re.compile(r"[\\`*\[\]<>|&$~]|(?<!\w)_|_(?!\w)")
+_INSIDE = re.compile(r"[\\`*\[\]<>|&$~]|(?<![^\W_])_|_(?![^\W_])")
 _FIRST = re.compile(r"^(\d*)([-+=#.)])")  # a list, a heading, a rule
 
 

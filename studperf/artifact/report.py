@@ -176,11 +176,16 @@ def _figure(plot: Callable[..., Axes], *args: Any, **options: Any) -> Html:
         plt.close(ax.figure)
 
 # %% ../../nbs/07_artifact/05_report.ipynb #5941991e
+def _plot_errors(audit: Mapping[str, Any], ax: Axes | None = None) -> Axes:
+    ax = plot_audit(Audit.from_dict(audit), _axes(ax, 0.26 * len(audit["groups"]) + 1.1))
+    ax.set_title(f"Signed error per group; squares are flagged, n = {audit['n']:,}", loc="left", fontsize=10)
+    return ax
+
+
 def _plot_coverage(
     audit: Mapping[str, Any],  # of the manifest, with at least one group that has a coverage
-    ax: Axes | None = None,  # drawn on; default: a new one
+    ax: Axes | None = None,
 ) -> Axes:
-    """Coverage of each group that may be shown, with its 95 % interval."""
     import pandas as pd
 
     shown = [line for line in audit["groups"] if line.get("coverage")]  # a suppressed group has none
@@ -225,7 +230,7 @@ def _figures(facts: Mapping[str, Any], board: Mapping[str, Any], schema: Schema,
     }
     if audit:
         covered = [_figure(_plot_coverage, audit)] if any(line.get("coverage") for line in audit["groups"]) else []
-        shown["Whom it is wrong for"] = [_figure(plot_audit, Audit.from_dict(audit), _axes(None, 0.26 * len(audit["groups"]) + 1.1)), *covered]
+        shown["Whom it is wrong for"] = [_figure(_plot_errors, audit), *covered]
     if protected:
         shown["With and without the protected columns"] = [
             _figure(plot_protected, SideBySide.from_dict(protected), _axes(None, 0.4 * len(protected["groups"]) + 1.4))

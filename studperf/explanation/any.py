@@ -84,7 +84,7 @@ def _asked(fitted: TransformedTargetRegressor, specs: Sequence[Column]) -> Calla
 
     return ask
 
-
+# %% ../../nbs/09_explanation/02_any.ipynb #216cdb90
 def any_explainer(
     fitted: TransformedTargetRegressor,  # as bundles hold it; its predictions are inside the target's range
     typical: Mapping[str, Any],  # of the training rows: quantiles of numbers, shares of categories

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..artifact import Bundle
 from .tables import students_of
-from .words import points_text, value_text
+from .words import check_row, points_text, value_text
 from ..prediction import load_model
 from ..schema import Column, InputError, Problem
 
@@ -36,6 +36,11 @@ def _in(target: Column, what: str) -> str:
     return f"{what} ({target.unit})" if target.unit else what
 
 
+def _titled(ax: Axes, bundle: Bundle, n: int) -> Axes:
+    ax.set_title(f"{bundle.manifest['label']}; n = {n:,}", loc="left", fontsize=9)
+    return ax
+
+
 def _shown(explained: pd.DataFrame, bundle: Bundle, most: int) -> list[Column]:
     names = [column.name for column in bundle.schema.features(bundle.feature_set)]
     size = explained[names].abs().mean().sort_values(ascending=False, kind="stable")
@@ -46,9 +51,20 @@ def _steps(explained: pd.DataFrame, bundle: Bundle, values: dict[str, str], most
     shown = _shown(explained, bundle, most)
     steps = [(f"{c.title} = {values[c.name]}", float(explained[c.name].iloc[0])) for c in shown]
     rest = [name for name in values if name not in [c.name for c in shown]]
-    return steps + ([(f"{len(rest)} other columns", float(explained[rest].iloc[0].sum()))] if rest else [])
+    return steps + ([(f"{len(rest)} other column{'s' * (len(rest) > 1)}", float(explained[rest].iloc[0].sum()))] if rest else [])
 
 
+def _staircase(ax: Axes, steps: list[tuple[str, float]], base: float, target: Column) -> None:
+    ends = base + np.cumsum([points for _, points in steps])
+    for place, ((_, points), end) in enumerate(zip(steps, ends, strict=True)):
+        ax.barh(place, points, left=end - points, height=0.6, color=BLUE if points >= 0 else ORANGE)
+        ax.annotate(points_text(points, target).split()[0], (max(end, end - points), place), (4, 0), textcoords="offset points", va="center",
+                    fontsize=8, bbox={"fc": "white", "ec": "none", "pad": 0.5})  # fmt: skip
+    ax.set_yticks(range(len(steps)), [name for name, _ in steps], fontsize=8)
+    ax.use_sticky_edges = False  # else the first bar ends at the frame
+    ax.margins(x=0.12)
+
+# %% ../../nbs/09_explanation/05_figures.ipynb #5f2a4205
 def plot_waterfall(
     explained: pd.DataFrame,  # from `explain`
     table: pd.DataFrame | dict | list[dict] | str | Path,  # the students that it explains, in the same order
@@ -60,26 +76,21 @@ def plot_waterfall(
 ) -> Axes:
     """The steps from the base to one student's prediction; `InputError` where table and explanation do not belong together."""
     bundle = load_model(model)
+    check_row(explained, row)
     checked, target, one = students_of(explained, table, bundle), bundle.schema.target, explained.iloc[[row]]
     values = {c.name: value_text(c, checked.columns[c.name][row]) for c in checked.specs}
     steps = _steps(one, bundle, values, most)[::-1]
     ax = _new(ax, 7, 0.35 * len(steps) + 1.2)
     base, prediction = float(one["base"].iloc[0]), float(one["prediction"].iloc[0])
-    ends = base + np.cumsum([points for _, points in steps])
-    for place, ((_, points), end) in enumerate(zip(steps, ends, strict=True)):
-        ax.barh(place, points, left=end - points, height=0.6, color=BLUE if points >= 0 else ORANGE)
-        ax.annotate(points_text(points, target).split()[0], (max(end, end - points), place), (4, 0), textcoords="offset points", va="center",
-                    fontsize=8, bbox={"fc": "white", "ec": "none", "pad": 0.5})  # fmt: skip
+    _staircase(ax, steps, base, target)
     for at, style in ((base, "--"), (prediction, "-")):
         ax.axvline(at, color=GREY, lw=1, ls=style, zorder=0)
-    ax.set_yticks(range(len(steps)), [name for name, _ in steps], fontsize=8)
-    ax.margins(x=0.12)
     ax.set_xlabel(_in(target, target.title))
     words = [points_text(number, target, sign=False) for number in (prediction, base)]
     ax.set_title(f"solid: {words[0]} predicted; dashed: the base, {words[1]}; n = 1", loc="left", fontsize=9)
     return ax
 
-# %% ../../nbs/09_explanation/05_figures.ipynb #5e0025eb
+# %% ../../nbs/09_explanation/05_figures.ipynb #2f3171b1
 def plot_bars(
     explained: pd.DataFrame,  # from `explain`
     ax: Axes | None = None,  # drawn on; default: a new one
@@ -98,10 +109,9 @@ def plot_bars(
     ax.set_yticks(range(len(shown)), [column.title for column in shown])
     ax.margins(x=0.1)
     ax.set_xlabel(_in(target, "mean size of the contribution"))
-    ax.set_title(f"{bundle.manifest['label']}; n = {len(explained):,}", loc="left", fontsize=9)
-    return ax
+    return _titled(ax, bundle, len(explained))
 
-# %% ../../nbs/09_explanation/05_figures.ipynb #d4c56bc1
+# %% ../../nbs/09_explanation/05_figures.ipynb #ab7ff911
 def _piled(points: np.ndarray, reach: float) -> np.ndarray:
     bins = np.rint((points - points.min()) / (reach or 1) * 120).astype(int)
     order = np.argsort(bins, kind="stable")
@@ -119,7 +129,7 @@ def _ends(ax: Axes, column: Column, codes: np.ndarray, points: np.ndarray, place
         x = points.min() if way < 0 else points.max()
         ax.annotate(name, (x, place), (6 * way, 0), textcoords="offset points", ha=side, va="center", fontsize=7, color=GREY)
 
-# %% ../../nbs/09_explanation/05_figures.ipynb #ab7ff911
+# %% ../../nbs/09_explanation/05_figures.ipynb #c39010b4
 def plot_beeswarm(
     explained: pd.DataFrame,  # from `explain`
     table: pd.DataFrame | dict | list[dict] | str | Path,  # the students that it explains, in the same order
@@ -143,10 +153,9 @@ def plot_beeswarm(
     ax.set_yticks(range(len(shown)), [column.title for column in shown])
     ax.margins(x=0.12)
     ax.set_xlabel(_in(target, "contribution") + "; dark: low value, light: high value")
-    ax.set_title(f"{bundle.manifest['label']}; n = {len(explained):,}", loc="left", fontsize=9)
-    return ax
+    return _titled(ax, bundle, len(explained))
 
-# %% ../../nbs/09_explanation/05_figures.ipynb #c480ae03
+# %% ../../nbs/09_explanation/05_figures.ipynb #44e5af62
 def plot_dependence(
     explained: pd.DataFrame,  # from `explain`
     table: pd.DataFrame | dict | list[dict] | str | Path,  # the students that it explains, in the same order
@@ -171,5 +180,4 @@ def plot_dependence(
     ax.axhline(0, color=GREY, lw=1, zorder=0)
     ax.set(xlabel=f"{spec.title} ({spec.unit})" if spec.unit else spec.title, ylabel=_in(target, "contribution"))
     there = len(points) if spec.kind == "category" else int(np.isfinite(values).sum())
-    ax.set_title(f"{bundle.manifest['label']}; n = {there:,}", loc="left", fontsize=9)
-    return ax
+    return _titled(ax, bundle, there)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..artifact import Bundle
+from .tables import typical_of
 from ..prediction import load_model
 from ..schema import Checked, InputError, Problem, header_key, read_table, validate
 
@@ -64,6 +65,6 @@ def nearest(
     one, others = (validate(table, bundle.schema, feature_set=bundle.feature_set) for table in (student, among))
     if len(one) != 1 or isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise InputError("This is about one student and some others", [Problem("one row, and k at least 1", found=f"{len(one):,} rows, k = {k}")])
-    found = others.frame().assign(distance=distances(one, others, bundle.manifest["typical"]), prediction=bundle.predict(others))
+    found = others.frame().assign(distance=distances(one, others, typical_of(bundle)), prediction=bundle.predict(others))
     found = found.assign(**_targets(among, bundle)).set_axis(among.index if isinstance(among, pd.DataFrame) else range(len(others)))
     return found.iloc[np.argsort(found["distance"].to_numpy(), kind="stable")[:k]]

@@ -24,27 +24,30 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['RESERVED', 'TOLERANCE', 'explain', 'students_of']
+__all__ = ['RESERVED', 'TOLERANCE', 'typical_of', 'explain', 'students_of']
 
 # %% ../../nbs/09_explanation/03_tables.ipynb #242cebf5
-def _typical(bundle: Bundle) -> dict[str, Any]:
+def typical_of(
+    bundle: Bundle,
+) -> dict[str, Any]:  # "numbers": mean, sd and quantiles per column; "categories": shares per column
+    """What is typical of the rows that a model learned from; `InputError` where it does not know."""
     if "typical" not in bundle.manifest:
         raise InputError("This model does not know what is typical of its training rows, so nothing can be counted from there; train it again")
     return bundle.manifest["typical"]
 
-
+# %% ../../nbs/09_explanation/03_tables.ipynb #3411f525
 def _way(bundle: Bundle) -> tuple[str, Callable[[Checked], Contributions]]:
     target, specs = bundle.schema.target, bundle.schema.features(bundle.feature_set)
     if bundle.additive is not None:
-        model, typical = bundle.additive, _typical(bundle)
+        model, typical = bundle.additive, typical_of(bundle)
         return "closed form", lambda checked: held_in_range(additive_contributions(model, typical, checked.columns), model.low, model.high)
     by_trees = tree_explainer(bundle.pipeline)
     if by_trees is not None:
         return "trees", lambda checked: held_in_range(by_trees(checked.frame()), target.low, target.high)
-    by_asking = any_explainer(bundle.pipeline, _typical(bundle), specs)
+    by_asking = any_explainer(bundle.pipeline, typical_of(bundle), specs)
     return "asking", lambda checked: by_asking(checked.columns)
 
-# %% ../../nbs/09_explanation/03_tables.ipynb #3411f525
+# %% ../../nbs/09_explanation/03_tables.ipynb #8929244d
 @dataclass(frozen=True)
 class _Versioned:
     version: str
@@ -55,7 +58,7 @@ class _Versioned:
 def _way_once(model: _Versioned) -> tuple[str, Callable[[Checked], Contributions]]:
     return _way(model.bundle)
 
-# %% ../../nbs/09_explanation/03_tables.ipynb #cbd18a56
+# %% ../../nbs/09_explanation/03_tables.ipynb #280bfffc
 RESERVED = ("base", "prediction")
 TOLERANCE = {"closed form": 1e-6, "trees": 1e-3, "asking": 1e-3}  # in the unit of the target
 
@@ -72,7 +75,7 @@ def _free_names(bundle: Bundle) -> None:
     if wrong:
         raise InputError("A column has a name that explanations need for themselves", wrong)
 
-# %% ../../nbs/09_explanation/03_tables.ipynb #946f601b
+# %% ../../nbs/09_explanation/03_tables.ipynb #8393cac2
 def explain(
     table: pd.DataFrame | dict | list[dict] | str | Path,  # students: a DataFrame, one as a dict, several, or a path to CSV or Parquet
     *,
@@ -95,7 +98,7 @@ def explain(
     explained.attrs = {"model": bundle.version, "family": bundle.manifest["family"], "feature_set": bundle.feature_set, "way": way}
     return explained
 
-# %% ../../nbs/09_explanation/03_tables.ipynb #370c279b
+# %% ../../nbs/09_explanation/03_tables.ipynb #a3fa7f3a
 def students_of(
     explained: pd.DataFrame,  # from `explain`
     table: pd.DataFrame | dict | list[dict] | str | Path,  # the students that it explains, in the same order

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..artifact import Bundle
-from .tables import students_of
+from .tables import students_of, typical_of
 from ..prediction import load_model
 from ..schema import Column, InputError, Problem
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['value_text', 'least_worth_telling', 'points_text', 'sentences']
+__all__ = ['value_text', 'least_worth_telling', 'points_text', 'check_row', 'sentences']
 
 # %% ../../nbs/09_explanation/04_words.ipynb #6925eb60
 def value_text(
@@ -74,6 +74,15 @@ def _beside(column: Column, value: float, typical: Mapping[str, Any]) -> str:
     return _number_beside(column, float(value), beside) if beside else f"{column.title} is {value_text(column, value)}"
 
 # %% ../../nbs/09_explanation/04_words.ipynb #bd6c319a
+def check_row(
+    explained: pd.DataFrame,  # from `explain`
+    row: int,  # counted from 0
+) -> None:
+    """Refuse a row that is not there."""
+    if not 0 <= row < len(explained):
+        raise InputError("There is no such student", [Problem(f"a row from 0 to {len(explained) - 1}", column="row", value=row)])
+
+# %% ../../nbs/09_explanation/04_words.ipynb #ea52bc8f
 def sentences(
     explained: pd.DataFrame,  # from `explain`
     table: pd.DataFrame | dict | list[dict] | str | Path,  # the students that it explains, in the same order
@@ -85,12 +94,11 @@ def sentences(
     """One student's contributions as sentences; `InputError` where table and explanation do not belong together."""
     bundle = load_model(model)
     checked, target = students_of(explained, table, bundle), bundle.schema.target
-    if not 0 <= row < len(explained):
-        raise InputError("There is no such student", [Problem(f"a row from 0 to {len(explained) - 1}", column="row", value=row)])
+    check_row(explained, row)
     points = {c.name: float(explained[c.name].iloc[row]) for c in checked.specs}
     least = least_worth_telling(target) if least is None else least
     told = sorted((c for c in checked.specs if abs(points[c.name]) >= least), key=lambda c: -abs(points[c.name]))
-    typical = bundle.manifest["typical"]
+    typical = typical_of(bundle)
     said = [f"{_beside(c, checked.columns[c.name][row], typical)}: {points_text(points[c.name], target)}" for c in told]
     rest = [points[c.name] for c in checked.specs if c not in told]
     return said + ([f"{len(rest)} other column{'s' * (len(rest) > 1)} together: {points_text(sum(rest), target)}"] if rest else [])

@@ -65,17 +65,20 @@ def _equations(counts: Mapping[Cell, int], place: Mapping[Cell, int]) -> tuple[n
     return np.array(rows), np.array(known, float)
 
 
-def _possible(counts: Mapping[Cell, int], hidden: Iterable[Cell], enough: float = np.inf) -> dict[Cell, tuple[int, int]]:
+def _possible(
+    counts: Mapping[Cell, int], hidden: Iterable[Cell], enough: float = np.inf, wanted: Collection[Cell] | None = None
+) -> dict[Cell, tuple[int, int]]:
     from scipy.optimize import linprog
 
     cells = sorted(hidden)
+    asked = [i for i, cell in enumerate(cells) if wanted is None or cell in wanted]
     low = high = np.array([counts[cell] for cell in cells], float)
     sums, known = _equations(counts, {cell: i for i, cell in enumerate(cells)})
-    for i, direction in ((i, direction) for i in range(len(cells)) for direction in (1, -1)):
+    for i, direction in ((i, direction) for i in asked for direction in (1, -1)):
         if high[i] - low[i] < enough:  # every solution is one more table that a reader must think possible, for all cells at once
             found = linprog(direction * (np.arange(len(cells)) == i), A_eq=sums, b_eq=known, bounds=(1, None)).x
             low, high = np.minimum(low, found), np.maximum(high, found)
-    return {cell: (int(np.ceil(low[i] - 1e-6)), int(np.floor(high[i] + 1e-6))) for i, cell in enumerate(cells)}
+    return {cells[i]: (int(np.ceil(low[i] - 1e-6)), int(np.floor(high[i] + 1e-6))) for i in asked}
 
 # %% ../../nbs/06_fairness/00_suppression.ipynb #9dcc4e12
 def read_back(
@@ -98,8 +101,12 @@ def _too_thin(counts: Mapping[Cell, int], hidden: set[Cell], minimum: int) -> se
 def _too_exact(counts: Mapping[Cell, int], hidden: set[Cell], minimum: int) -> set[Cell]:
     enough = max(1, minimum // 2)
     exact = {cell for cell, (low, high) in _possible(counts, hidden, enough).items() if high - low < enough}
+    if exact:  # what is known even of a table that shows nothing is no reason to hide more
+        at_best = _possible(counts, counts.keys() - {()}, enough, exact)
+        exact -= {cell for cell, (low, high) in at_best.items() if high - low < enough}
     near = set().union(*({total, *parts} for total, parts in _totals(counts) if exact & {total, *parts}))
-    return {_smallest(counts, near, hidden)} - {()}  # one at a time: it may help the others too
+    found = _smallest(counts, near, hidden) or (_smallest(counts, counts, hidden) if exact else ())
+    return {found} - {()}  # one at a time: it may help the others too
 
 
 def _smallest(counts: Mapping[Cell, int], cells: Iterable[Cell], hidden: set[Cell]) -> Cell:
