@@ -50,7 +50,7 @@ def _dots(ax: Axes, intervals: Mapping[str, Mapping[str, float]], marked: Sequen
     ax.set_yticks(range(len(intervals)), list(intervals))
     ax.set_ylim(len(intervals) - 0.4, -0.6)
 
-
+# %% ../../nbs/07_artifact/05_report.ipynb #dc4364f9
 def plot_families(
     board: Mapping[str, Any],  # leaderboard.json of a bundle
     ax: Axes | None = None,  # drawn on; default: a new one
@@ -64,7 +64,7 @@ def plot_families(
     ax.set_title("Every family on the same rows; the square was chosen", loc="left", fontsize=10)
     return ax
 
-# %% ../../nbs/07_artifact/05_report.ipynb #dc4364f9
+# %% ../../nbs/07_artifact/05_report.ipynb #8e19e2d6
 def plot_baselines(
     facts: Mapping[str, Any],  # manifest.json of a bundle
     ax: Axes | None = None,  # drawn on; default: a new one
@@ -78,7 +78,7 @@ def plot_baselines(
     ax.set_title(f"The model beside the baselines, n = {facts['data']['n_test']:,}", loc="left", fontsize=10)
     return ax
 
-# %% ../../nbs/07_artifact/05_report.ipynb #8e19e2d6
+# %% ../../nbs/07_artifact/05_report.ipynb #62bb11f7
 def plot_learning(
     curve: Mapping[str, Any],  # "learning_curve" of leaderboard.json
     ceiling: Mapping[str, float],  # of the manifest
@@ -100,7 +100,7 @@ def plot_learning(
     ax.legend(frameon=False, fontsize=8)
     return ax
 
-# %% ../../nbs/07_artifact/05_report.ipynb #62bb11f7
+# %% ../../nbs/07_artifact/05_report.ipynb #fc975af3
 def plot_counts(
     counts: pd.DataFrame,  # reference.parquet: column, category, low, high, count
     column: Column,
@@ -126,7 +126,7 @@ def plot_counts(
 def _short(text: str, longest: int = 28) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
-# %% ../../nbs/07_artifact/05_report.ipynb #fc975af3
+# %% ../../nbs/07_artifact/05_report.ipynb #9009c56f
 def point_table(
     model: Mapping[str, Any],  # predictor.json of a bundle
     facts: Mapping[str, Any],  # its manifest, for the shares and means of the training rows
@@ -148,7 +148,7 @@ def point_table(
             rows.append((column.title, f"1 more{f' ({column.unit})' if column.unit else ''}", slope, abs(slope) * seen["sd"]))
     return pd.DataFrame(rows, columns=["input", "value", "points", "spread"])
 
-# %% ../../nbs/07_artifact/05_report.ipynb #6a98f1b9
+# %% ../../nbs/07_artifact/05_report.ipynb #40314c6e
 def plot_points(
     points: pd.DataFrame,  # from `point_table`
     unit: str = "",  # of the target
@@ -164,7 +164,7 @@ def plot_points(
     ax.set_title("How far each input moves predictions", loc="left", fontsize=10)
     return ax
 
-# %% ../../nbs/07_artifact/05_report.ipynb #40314c6e
+# %% ../../nbs/07_artifact/05_report.ipynb #4a5d76f7
 def _figure(plot: Callable[..., Axes], *args: Any, **options: Any) -> Html:
     import matplotlib.pyplot as plt
 
@@ -175,7 +175,7 @@ def _figure(plot: Callable[..., Axes], *args: Any, **options: Any) -> Html:
     finally:
         plt.close(ax.figure)
 
-# %% ../../nbs/07_artifact/05_report.ipynb #5941991e
+# %% ../../nbs/07_artifact/05_report.ipynb #5d07fa4c
 def _plot_errors(audit: Mapping[str, Any], ax: Axes | None = None) -> Axes:
     ax = plot_audit(Audit.from_dict(audit), _axes(ax, 0.26 * len(audit["groups"]) + 1.1))
     ax.set_title(f"Signed error per group; squares are flagged, n = {audit['n']:,}", loc="left", fontsize=10)
@@ -196,7 +196,7 @@ def _plot_coverage(
     ax.set_title(f"Coverage per group, n = {audit['n']:,}", loc="left", fontsize=10)
     return ax
 
-# %% ../../nbs/07_artifact/05_report.ipynb #5d07fa4c
+# %% ../../nbs/07_artifact/05_report.ipynb #6c058aca
 def _families_table(board: Mapping[str, Any], schema: Schema) -> pd.DataFrame:
     import pandas as pd
 
@@ -218,7 +218,7 @@ def _model(files: Mapping[str, bytes], facts: Mapping[str, Any], schema: Schema)
     table = points.drop(columns="spread").assign(points=[f"{own:+.2f}" for own in points["points"]])
     return Section(title, [told, _figure(plot_points, points, schema.target.unit), table])
 
-# %% ../../nbs/07_artifact/05_report.ipynb #ca6060d8
+# %% ../../nbs/07_artifact/05_report.ipynb #2e7ba83f
 def _figures(facts: Mapping[str, Any], board: Mapping[str, Any], schema: Schema, counts: pd.DataFrame) -> dict[str, list[object]]:
     curve, audit, protected = board["learning_curve"], facts["audit"], facts["protected"]
     families = "All families that were compared, in cross-validation of the training rows:"
@@ -237,7 +237,7 @@ def _figures(facts: Mapping[str, Any], board: Mapping[str, Any], schema: Schema,
         ]
     return shown
 
-# %% ../../nbs/07_artifact/05_report.ipynb #6c058aca
+# %% ../../nbs/07_artifact/05_report.ipynb #c9582785
 AFTER_INPUTS = 4
 
 
@@ -258,7 +258,7 @@ def make_report(
         raise BundleError(f"The bundle does not hold what a report needs: {error} is missing. Train again to get one that does") from None
     return make_page(card_title(facts, schema), sections, subtitle="The model card with figures, made by studperf from the bundle alone.")
 
-# %% ../../nbs/07_artifact/05_report.ipynb #094ee101
+# %% ../../nbs/07_artifact/05_report.ipynb #547a85da
 def write_report(
     folder: str | Path,  # of a bundle
     path: str | Path,  # ends in .html

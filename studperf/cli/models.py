@@ -50,7 +50,7 @@ def _predict(args: argparse.Namespace) -> Result:
     if bad:
         say(f"{len(table) - bad:,} rows were scored; {bad:,} were not, and say why in the column 'problem'")
     if unlike := int(answers["abstain"].sum()):
-        say(f"{unlike:,} rows are unlike the training data, and say why in the column 'abstain_reason'; do not rely on their predictions")
+        say(f"{unlike:,} of {len(table):,} students are unlike the training data (see 'abstain_reason'): their predictions are not to be relied on")
     return _prediction_facts(answers, args.output), _written(roster, args.output)
 
 

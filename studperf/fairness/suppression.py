@@ -103,14 +103,23 @@ def _too_exact(counts: Mapping[Cell, int], hidden: set[Cell], minimum: int) -> s
     exact = {cell for cell, (low, high) in _possible(counts, hidden, enough).items() if high - low < enough}
     if exact:  # what is known even of a table that shows nothing is no reason to hide more
         at_best = _possible(counts, counts.keys() - {()}, enough, exact)
-        exact -= {cell for cell, (low, high) in at_best.items() if high - low < enough}
+        exact -= {cell for cell, (low, high) in at_best.items() if high - low < enough} - _combined(counts, hidden)
     near = set().union(*({total, *parts} for total, parts in _totals(counts) if exact & {total, *parts}))
     found = _smallest(counts, near, hidden) or (_smallest(counts, counts, hidden) if exact else ())
     return {found} - {()}  # one at a time: it may help the others too
 
 
+def _combined(counts: Mapping[Cell, int], hidden: set[Cell]) -> set[Cell]:
+    """The hidden cells whose every statistic is a sum and difference of shown ones: those with no part in the null space."""
+    cells = sorted(hidden)
+    _, sizes, rows = np.linalg.svd(_equations(counts, {cell: i for i, cell in enumerate(cells)})[0])
+    free = np.abs(rows[(sizes > 1e-9).sum() :]).max(axis=0, initial=0)
+    return {cell for cell, part in zip(cells, free, strict=True) if part < 1e-9}
+
+
 def _smallest(counts: Mapping[Cell, int], cells: Iterable[Cell], hidden: set[Cell]) -> Cell:
-    return min((cell for cell in cells if cell and cell not in hidden), key=lambda cell: (counts[cell], cell), default=())
+    some = (cell for cell in cells if cell not in hidden and counts[cell] < counts[()])  # who hides everybody hides nothing
+    return min(some, key=lambda cell: (counts[cell], cell), default=())
 
 # %% ../../nbs/06_fairness/00_suppression.ipynb #b1fe97b3
 def suppress(
