@@ -130,6 +130,17 @@ class Bundle:
         """The fitted pipeline, loaded when it is first asked for."""
         return load_pipeline(self.pipeline_file)
 
+    @cached_property
+    def _threads(self) -> Any:
+        from threadpoolctl import ThreadpoolController
+
+        return ThreadpoolController()  # finds the libraries that are loaded: milliseconds, so once
+
+    def _by_pipeline(self, checked: Checked) -> np.ndarray:
+        pipeline = self.pipeline  # loaded first: it brings the libraries that are then held to one thread
+        with self._threads.limit(limits=1):
+            return predict_rows(pipeline, checked.frame())
+
     def predict(
         self,
         checked: Checked,  # from `validate` with this bundle's schema and feature set
@@ -137,7 +148,7 @@ class Bundle:
         """Predict the good rows of a validated table."""
         answers = np.full(len(checked), np.nan)
         if checked.good.any():
-            answers[checked.good] = self.additive.predict(_good_columns(checked)) if self.additive else _by_pipeline(self.pipeline, checked)
+            answers[checked.good] = self.additive.predict(_good_columns(checked)) if self.additive else self._by_pipeline(checked)
         return answers
 
     def answer(
@@ -161,13 +172,6 @@ class Bundle:
 # %% ../../nbs/07_artifact/02_bundle.ipynb #d218653d
 def _good_columns(checked: Checked) -> Mapping[str, np.ndarray]:
     return checked.columns if checked.good.all() else {name: values[checked.good] for name, values in checked.columns.items()}
-
-
-def _by_pipeline(pipeline: TransformedTargetRegressor, checked: Checked) -> np.ndarray:
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1):
-        return predict_rows(pipeline, checked.frame())
 
 
 def _answer(bundle: Bundle, checked: Checked, level: float, threshold: float | None) -> dict[str, np.ndarray]:

@@ -122,9 +122,10 @@ def _message(test: _Test, *, level: float, unit: str, rmse: float) -> str:
     if test.code == "mae":
         bounds = f"{found.low:.{digits}f} to {found.high:.{digits}f}"
         return f"{who}: the average size of the error is {found.value:.{digits}f}{unit} larger ({bounds}) than for everyone else"
-    ends = sorted(abs(end) for end in (found.low, found.high))
-    size = f"{abs(found.value):.{digits}f}{unit} too {'low' if found.value < 0 else 'high'} on average"
-    return f"{who}: predicted {size} ({ends[0]:.{digits}f} to {ends[1]:.{digits}f}), compared with everyone else"
+    own, ends = test.values[test.member].mean(), sorted(abs(end) for end in (found.low, found.high))
+    size = f"{abs(own):.{digits}f}{unit} too {'low' if own < 0 else 'high'} on average"
+    apart = f"{abs(found.value):.{digits}f}{unit} ({ends[0]:.{digits}f} to {ends[1]:.{digits}f}) {'below' if found.value < 0 else 'above'}"
+    return f"{who}: predicted {size}; this error is {apart} that of everyone else"
 
 # %% ../../nbs/06_fairness/02_flags.ipynb #6d488af8
 def _members(groups: pd.DataFrame, cell: Cell) -> np.ndarray:
