@@ -21,7 +21,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from studperf.artifact.bundle import (
-    FORMAT, MANIFEST, SEAL, TOLERANCE, Bundle, BundleError, canonical_json, load_bundle, read_uncertainty, read_verified, seal, sha256,
+    FORMAT,
+    MANIFEST,
+    SEAL,
+    TOLERANCE,
+    Bundle,
+    BundleError,
+    canonical_json,
+    load_bundle,
+    read_uncertainty,
+    read_verified,
+    seal,
+    sha256,
 )  # fmt: skip
 from .compiled import AdditiveModel, compile_pipeline
 from .estimators import dump_pipeline

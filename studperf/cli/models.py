@@ -9,7 +9,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .results import EPILOG, Result, add_model, add_on_error, interval_text, say
+from .results import EPILOG, Result, add_model, add_on_error, say
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -95,7 +95,7 @@ class Comparison:
     question: Question  # rows, cuts and families
     entries: tuple[Entry, ...]  # from simple to complex
     folds: pd.DataFrame  # a row per family and fold: scores, seconds, settings
-    predictions: pd.DataFrame  # (n, families) by models that had not seen the row; of the first repeat: a mean over repeats would err less than one model does
+    predictions: pd.DataFrame  # (n, families) by models that had not seen the row, of the first repeat: a mean over repeats errs less than a model
     chosen: Entry
     best: Entry  # lowest mean RMSE
     curve: LearningCurve  # of the chosen family

@@ -94,13 +94,18 @@ def _inside_hidden(counts: Mapping[Cell, int], hidden: set[Cell]) -> set[Cell]:
 
 
 def _too_thin(counts: Mapping[Cell, int], hidden: set[Cell], minimum: int) -> set[Cell]:
-    thin = [parts for total, parts in _totals(counts) if total not in hidden and 0 < sum(counts[p] for p in parts if p in hidden) < minimum]
-    return set(_smallest(counts, parts, hidden) for parts in thin) - {()}
+    thin = []
+    for total, parts in _totals(counts):
+        sizes = [counts[part] for part in parts if part in hidden]
+        if total not in hidden and sizes and (len(sizes) == 1 or sum(sizes) < minimum):
+            thin.append(_smallest(counts, parts, hidden))
+    return set(thin) - {()}
 
 
-def _too_exact(counts: Mapping[Cell, int], hidden: set[Cell], minimum: int) -> set[Cell]:
+def _too_exact(counts: Mapping[Cell, int], hidden: set[Cell], minimum: int, safe: set[Cell]) -> set[Cell]:
     enough = max(1, minimum // 2)
-    exact = {cell for cell, (low, high) in _possible(counts, hidden, enough).items() if high - low < enough}
+    exact = {cell for cell, (low, high) in _possible(counts, hidden, enough, hidden - safe).items() if high - low < enough}
+    safe |= hidden - exact  # hiding more never makes less possible, so that these need no second look
     if exact:  # what is known even of a table that shows nothing is no reason to hide more
         at_best = _possible(counts, counts.keys() - {()}, enough, exact)
         exact -= {cell for cell, (low, high) in at_best.items() if high - low < enough} - _combined(counts, hidden)
@@ -133,6 +138,7 @@ def suppress(
         raise InputError("Small groups cannot be hidden so", [Problem("a whole number of students, at least 2", column="minimum", value=minimum)])
     counts = {cell: n for cell, n in counts.items() if n}
     hidden = {cell for cell, n in counts.items() if cell and (n < minimum or cell in also)}
-    while more := _inside_hidden(counts, hidden) or _too_thin(counts, hidden, minimum) or (hidden and _too_exact(counts, hidden, minimum)):
+    safe: set[Cell] = set()
+    while more := _inside_hidden(counts, hidden) or _too_thin(counts, hidden, minimum) or (hidden and _too_exact(counts, hidden, minimum, safe)):
         hidden |= more
     return frozenset(hidden)

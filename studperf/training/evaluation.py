@@ -52,7 +52,8 @@ class Evaluation:
         """Everything but the scores, as JSON."""
         kept = {name: getattr(self, name).to_dict() for name in ("coverage", "width", "reliability")}
         audit = self.audit and self.audit.to_dict()
-        return {"coverage": {"level": self.level, **kept}, "cutoffs": self.cutoffs, "audit": audit, "baselines": [b.to_dict() for b in self.baselines]}
+        simple = [baseline.to_dict() for baseline in self.baselines]
+        return {"coverage": {"level": self.level, **kept}, "cutoffs": self.cutoffs, "audit": audit, "baselines": simple}
 
     def __repr__(self) -> str:
         scores = ", ".join(f"{name.upper()} {interval}" for name, interval in self.scores.items())

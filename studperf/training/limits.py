@@ -18,8 +18,8 @@ from ..fairness import SideBySide, compare_protected
 from ..schema import Column
 from .task import Task
 from ..uncertainty import Uncertainty, calibrate, choose_arms, learn_domain
-from ..uncertainty.arms import arm_lengths
 from ..uncertainty.answers import calibrate_groups, check_group_column
+from ..uncertainty.arms import arm_lengths
 
 if TYPE_CHECKING:
     import pandas as pd
