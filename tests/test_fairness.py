@@ -181,13 +181,18 @@ def test_no_hidden_statistic_follows_from_the_totals(table, minimum):
 @given(tables(largest=60, columns=2), st.integers(2, 12))
 def test_no_hidden_count_is_the_only_whole_number_that_fits(table, minimum):
     counts, hidden = published(table, minimum)
+    for cell in hidden:
+        (low, high), (lowest, highest) = whole_numbers(table, hidden, cell), whole_numbers(table, counts.keys() - {()}, cell)
+        assert low <= counts[cell] <= high
+        assert high - low >= min(max(1, minimum // 2), highest - lowest), "as wide as asked, or as a table that shows nothing"
+
+
+def whole_numbers(table: pd.DataFrame, hidden: set, cell: tuple) -> tuple[int, int]:
+    """The smallest and the largest count of a hidden cell that fits what is shown."""
     cells, matrix, known = attack(table, hidden)
-    if not cells or everything_hidden(counts, hidden):
-        return
-    for i in range(len(cells)):
-        ends = [milp(sign * np.eye(len(cells))[i], constraints=(matrix, known, known), bounds=(1, np.inf), integrality=1) for sign in (1, -1)]
-        low, high = (round(end.x[i]) for end in ends)
-        assert low <= counts[cells[i]] <= high and high - low >= max(1, minimum // 2)
+    asked = np.eye(len(cells))[cells.index(cell)]
+    ends = [milp(sign * asked, constraints=(matrix, known, known), bounds=(1, np.inf), integrality=1) for sign in (1, -1)]
+    return tuple(round(end.x[cells.index(cell)]) for end in ends)
 
 
 @given(tables(), st.integers(2, 15))
