@@ -56,7 +56,7 @@ def starts(student: dict) -> list[Start]:
     return [
         Start(BARE, ("-c", "pass")),
         Start("import studperf", ("-c", "import studperf"), 50, above_bare=True),
-        Start("studperf --help", ("-m", "studperf.cli", "--help"), 300),
+        Start("studperf --help", ("-m", "studperf", "--help"), 300),
         Start("first predict, one dict", ("-c", f"import studperf; studperf.predict({student!r})")),
         Start("import numpy", ("-c", "import numpy")),
         Start("import pandas", ("-c", "import pandas")),
