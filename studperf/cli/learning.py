@@ -21,6 +21,7 @@ def _summary(results: dict[str, Any]) -> str:
     test = ", ".join(f"{name.upper()} {interval_text(score)}" for name, score in results["test"].items())
     told = [f"test set, scored once: {test}"]
     if "coverage" in results:
+        told.append("R2 without a model: " + ", ".join(f"{simple['name']} {interval_text(simple['r2'])}" for simple in results["baselines"]))
         held, width = (results["coverage"][name] for name in ("coverage", "width"))
         told.append(f"{results['coverage']['level']:.0%} intervals: {width['value']:.1f} wide, holding {interval_text(held)} of the test rows")
         flags = [flag["message"] for flag in (results["audit"] or {"flags": []})["flags"]]

@@ -58,8 +58,9 @@ class Evaluation:
     def __repr__(self) -> str:
         scores = ", ".join(f"{name.upper()} {interval}" for name, interval in self.scores.items())
         flags = "; ".join(flag.message for flag in self.audit.flags) if self.audit else ""
+        simple = ", ".join(f"{baseline.name} {baseline.r2}" for baseline in self.baselines)
         promise = f"{self.level:.0%} intervals: {self.width:.1f} wide, holding {self.coverage:.3f} of the test rows"
-        return "\n".join(["test set: " + scores, promise, *([f"audit: {flags or 'no flag'}"] if self.audit else [])])
+        return "\n".join(["test set: " + scores, f"R2 without a model: {simple}", promise, *([f"audit: {flags or 'no flag'}"] if self.audit else [])])
 
 # %% ../../nbs/10_training/03_evaluation.ipynb #bb2eb8df
 LEVEL = 0.9
