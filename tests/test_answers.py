@@ -116,7 +116,7 @@ def test_a_year_later_the_audit_finds_who_was_wronged(linear, tmp_path, cli):
     plain = cli("audit", "--data", "later.csv", "--model", linear, "--cutoff", 50, "--cutoff", 60, "--json").json
     assert ("bias", "gender") in {(flag["code"], flag["column"]) for flag in plain["flags"]}
     first = plain["groups"][0]
-    assert {"column", "group", "n", "mae", "bias", "coverage", "cutoffs"} <= set(first) and set(first["mae"]) == {"value", "low", "high"}
+    assert {"column", "group", "n", "mae", "bias", "coverage", "width", "cutoffs"} <= set(first) and set(first["mae"]) == {"value", "low", "high"}
     assert [marks["cutoff"] for marks in first["cutoffs"]] == [50, 60] == plain["cutoffs"]
     small = audit(later.head(60), model=linear).to_dict()
     assert [group for group in small["groups"] if group.get("suppressed")] and all("n" not in g for g in small["groups"] if g.get("suppressed"))

@@ -169,7 +169,8 @@ def _errors_of(row: Mapping[str, Any], schema: Schema) -> dict[str, object]:
         return named | {"students": HIDDEN}
     errors = {"signed error": number_text(row["bias"], sign="+"), "mean error": number_text(row["mae"])}
     in_unit = {_in_unit(name, schema.target): text for name, text in errors.items()}
-    return named | {"students": f"{row['n']:,}"} | in_unit | {"inside": _share(row["coverage"])}
+    wide = {_in_unit("width", schema.target): number_text(row["width"])} if row["width"] else {}
+    return named | {"students": f"{row['n']:,}"} | in_unit | {"inside": _share(row["coverage"])} | wide
 
 
 def _rates_of(row: Mapping[str, Any], schema: Schema) -> dict[str, object]:

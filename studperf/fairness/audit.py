@@ -50,13 +50,14 @@ class GroupScores:
 # %% ../../nbs/06_fairness/03_audit.ipynb #b83f3366
 def _row(name: tuple[str, str], found: Measures | None, cutoffs: Sequence[float], digits: int) -> dict[str, str]:
     rates = [(cutoff, way) for cutoff in cutoffs for way in ("false alarm", "miss")]
-    heads = ["n", "MAE", "bias", "coverage", *(f"{way} at {cutoff:g}" for cutoff, way in rates)]
+    heads = ["n", "MAE", "bias", "width", "coverage", *(f"{way} at {cutoff:g}" for cutoff, way in rates)]
     if found is None:
         return {"column": name[0], "group": name[1]} | dict.fromkeys(heads, "suppressed")
     shares = [found.coverage, *(share for rate in found.rates for share in (rate.false_alarm, rate.miss))]
     texts = ["suppressed" if share is None else f"{share:.0%}" for share in shares]
     texts[0] = "" if found.coverage is None else texts[0]
-    cells = [str(found.n), f"{found.mae:z.{digits}f}", f"{found.bias:z.{digits}f}", *texts]
+    sizes = ["" if size is None else f"{size:z.{digits}f}" for size in (found.mae, found.bias, found.width)]
+    cells = [str(found.n), *sizes, *texts]
     return {"column": name[0], "group": name[1]} | dict(zip(heads, cells, strict=True))
 
 # %% ../../nbs/06_fairness/03_audit.ipynb #b4ce67ad
@@ -185,7 +186,8 @@ def audit_groups(
     groups = groups[there].astype(object).where(groups[there].notna(), "(missing)").astype(str)
     cutoffs = tuple(sorted(float(cutoff) for cutoff in cutoffs))
     inside = (bounds[0] <= y) & (y <= bounds[1]) if bounds else None
-    measured = measure_groups(y, predicted, groups, inside=inside, cutoffs=cutoffs)
+    width = bounds[1] - bounds[0] if bounds else None
+    measured = measure_groups(y, predicted, groups, inside=inside, width=width, cutoffs=cutoffs)
     published = _published(measured, y, groups, cutoffs, minimum)
     shown = [cell for cell, found in published.items() if cell and found]
     flags = find_flags(predicted - y, groups, shown, inside=inside, level=level, unit=unit)

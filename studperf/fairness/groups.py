@@ -86,10 +86,11 @@ class Measures:
     bias: Interval  # mean of prediction minus truth
     coverage: Interval | None  # share inside the interval; None where no interval was given
     rates: tuple[Rates, ...]  # one per cut-off
+    width: Interval | None = None  # mean width of the interval, in the unit of the target; None where no interval was given
 
     def to_dict(self) -> dict[str, Any]:
         """The measures as JSON."""
-        plain = {"n": self.n, "mae": self.mae.to_dict(), "bias": self.bias.to_dict(), "coverage": _plain(self.coverage)}
+        plain = {"n": self.n, "mae": self.mae.to_dict(), "bias": self.bias.to_dict(), "coverage": _plain(self.coverage), "width": _plain(self.width)}
         return {**plain, "cutoffs": [rates.to_dict() for rates in self.rates]}
 
     @classmethod
@@ -99,7 +100,8 @@ class Measures:
     ) -> Measures:
         """Measures from their plain form."""
         rates = tuple(Rates.from_dict(each) for each in plain["cutoffs"])
-        return cls(plain["n"], Interval.from_dict(plain["mae"]), Interval.from_dict(plain["bias"]), _interval(plain["coverage"]), rates)
+        mae, bias, coverage, width = (_interval(plain[name]) for name in ("mae", "bias", "coverage", "width"))
+        return cls(plain["n"], mae, bias, coverage, rates, width)
 
 # %% ../../nbs/06_fairness/01_groups.ipynb #96002000
 def measure(
@@ -107,6 +109,7 @@ def measure(
     predicted: np.ndarray,  # (n,) predictions for the same students
     *,
     inside: np.ndarray | None = None,  # (n,) is the true score inside the interval?
+    width: np.ndarray | None = None,  # (n,) of the interval, in the unit of y
     cutoffs: Sequence[float] = (),  # in the unit of y
 ) -> Measures:
     """All measures of one set of students, each with its 95 % interval; `InputError` for nobody."""
@@ -118,7 +121,8 @@ def measure(
         alarm = proportion(int((called & ~low).sum()), of_high) if of_high else None
         rates.append(Rates(cutoff, alarm, proportion(int((~called & low).sum()), of_low) if of_low else None))
     coverage = None if inside is None else proportion(int(np.sum(inside)), len(y))
-    return Measures(len(y), mean_interval(np.abs(predicted - y)), mean_interval(predicted - y), coverage, tuple(rates))
+    wide = None if width is None else mean_interval(width)
+    return Measures(len(y), mean_interval(np.abs(predicted - y)), mean_interval(predicted - y), coverage, tuple(rates), wide)
 
 # %% ../../nbs/06_fairness/01_groups.ipynb #50244125
 def measure_groups(
@@ -127,6 +131,7 @@ def measure_groups(
     groups: pd.DataFrame,  # (n, columns) labels
     *,
     inside: np.ndarray | None = None,  # (n,) is the true score inside the interval?
+    width: np.ndarray | None = None,  # (n,) of the interval, in the unit of y
     cutoffs: Sequence[float] = (),  # in the unit of y
 ) -> dict[Cell, Measures]:  # everybody, each group, each intersection of two that has students
     """The measures of everybody and of each group and intersection, small ones included; `InputError` for lengths that differ."""
@@ -134,13 +139,14 @@ def measure_groups(
 
     _check_lengths(y, predicted, groups)
 
-    def metric(truth, prediction, held=None) -> Measures:
-        return measure(truth, prediction, inside=held, cutoffs=cutoffs)
+    def metric(truth, prediction, inside=None, width=None) -> Measures:
+        return measure(truth, prediction, inside=inside, width=width, cutoffs=cutoffs)
 
-    held = {} if inside is None else {"sample_params": {"held": np.asarray(inside)}}
+    given = {name: np.asarray(values) for name, values in (("inside", inside), ("width", width)) if values is not None}
+    options = {"sample_params": given} if given else {}
     measured: dict[Cell, Measures] = {}
     for columns in chain(*(combinations(groups.columns, k) for k in (1, 2))):
-        frame = MetricFrame(metrics=metric, y_true=y, y_pred=predicted, sensitive_features=groups[list(columns)].astype(str).to_numpy(), **held)
+        frame = MetricFrame(metrics=metric, y_true=y, y_pred=predicted, sensitive_features=groups[list(columns)].astype(str).to_numpy(), **options)
         measured[()] = frame.overall
         cells = frame.by_group.dropna()
         measured |= {_cell(columns, labels): found for labels, found in zip(cells.index, cells, strict=True)}
