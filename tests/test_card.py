@@ -143,7 +143,7 @@ def test_what_is_suppressed_is_named_and_tells_nothing():
     hidden = {"column": "gender", "group": "a rare one", "suppressed": True}
     page = make_card_html(facts | {"audit": facts["audit"] | {"groups": [hidden]}}, schema)
     row = re.search(r"<tr><td>Gender</td><td>a rare one</td>.*?</tr>", page)[0]
-    assert re.findall(r"<td[^>]*>(.*?)</td>", row)[2:] == [HIDDEN, "", "", ""]
+    assert re.findall(r"<td[^>]*>(.*?)</td>", row)[2:] == [HIDDEN, "", "", "", ""]
     assert page.count("a rare one") == 1, "it is not in the table of rates"
 
 
