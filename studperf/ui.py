@@ -48,12 +48,14 @@ def _answer_html(answer: Mapping[str, Any], bundle: Bundle) -> str:
     target, facts = bundle.schema.target, bundle.manifest
     title, unit = html.escape(target.title), html.escape(f" {target.unit}" if target.unit else "")
     value, low, high = (_rounded(answer[name], target) for name in ("prediction", "lower", "upper"))
-    doubt = f"<div><b>Do not rely on this number.</b> {html.escape(answer['abstain_reason'])}</div>" if answer["abstain"] else ""
+    known = f"Nine in ten such students end between {low} and {high}{unit}."
+    if answer["abstain"]:  # a promise about students like this one cannot be made
+        known = f"<b>Do not rely on this number.</b> {html.escape(answer['abstain_reason'])}."
     by = html.escape(f"{facts['label']}, feature set {bundle.feature_set}, model {bundle.version}")
     return (
         f'<div class="studperf-answer" role="status"><div>Predicted: {title}</div>'
         f'<div class="studperf-number">{value}<small>{unit}</small></div>'
-        f"<div>Nine in ten such students end between {low} and {high}{unit}.</div>{doubt}<div>{by}</div></div>"
+        f"<div>{known}</div><div>{by}</div></div>"
     )
 
 # %% ../nbs/16_ui.ipynb #85d30f7e
