@@ -54,7 +54,7 @@ test: install-dev ## every test: notebooks and package agree, notebooks run, pyt
 
 prove: install-dev ## the campaigns of tests/ in their full size
 	STUDPERF_PROVE=1 $(BIN)/python -m pytest -s tests/test_properties.py tests/test_bundle_faults.py tests/test_kill.py tests/test_comparison.py \
-	  tests/test_uncertainty.py tests/test_fairness.py tests/test_explanation.py
+	  tests/test_uncertainty.py tests/test_fairness.py tests/test_explanation.py tests/test_answers.py
 
 lab: install-dev ## JupyterLab with all notebooks
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --notebook-dir=. nbs/index.ipynb
