@@ -7,16 +7,14 @@ of its own; all its workers are counted.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
 from pathlib import Path
 
-from measure import as_table, run, say
+from measure import as_table, main, run, say
 from train import HERE, seconds, write_tables
 
-import studperf
 from studperf.datasets import exam_schema
 
 CPU_RATIO, WALL_SECONDS, QUICK_SECONDS = 4.0, 120.0, 15.0  # the aims
@@ -60,19 +58,5 @@ def report(result: dict) -> str:
     )
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default="exams", help="a table of exams: name, path or address (default: the sample)")
-    parser.add_argument("--as-published", action="store_true", help="let the grid's libraries choose their threads")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
-    args = parser.parse_args()
-    try:
-        result = measure(args.data, as_published=args.as_published)
-    except studperf.InputError as error:
-        parser.error(str(error))
-    print(json.dumps(result, indent=1) if args.json else report(result))
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, measure, report)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,3 +67,23 @@ def side_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("predictions", type=Path, help="where the predictions go (.npy)")
     parser.add_argument("--target", required=True, help="the column to be predicted")
     return parser
+
+
+def main(
+    description: str,  # of the program; its first line is shown
+    measure: Callable[..., dict],  # from a table's name, and whether the grid runs as published, to plain results
+    report: Callable[[dict], str],  # results as text
+) -> None:
+    """The command line of a program that stands beside the public grid: measure and print."""
+    import studperf
+
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--data", default="exams", help="a table of exams: name, path or address (default: the sample)")
+    parser.add_argument("--as-published", action="store_true", help="let the grid's libraries choose their threads")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    args = parser.parse_args()
+    try:
+        result = measure(args.data, as_published=args.as_published)
+    except studperf.InputError as error:
+        parser.error(str(error))
+    print(json.dumps(result, indent=1) if args.json else report(result))
