@@ -7,7 +7,7 @@ EXTRAS_dev := dev
 APP_PORT ?= 8866
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test prove lab app bench docs readme model lock clean
+.PHONY: help install install-dev run test prove lab app serve bench docs readme model openapi lock clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,7 +54,8 @@ test: install-dev ## every test: notebooks and package agree, notebooks run, pyt
 
 prove: install-dev ## the campaigns of tests/ in their full size
 	STUDPERF_PROVE=1 $(BIN)/python -m pytest -s tests/test_properties.py tests/test_bundle_faults.py tests/test_kill.py tests/test_comparison.py \
-	  tests/test_uncertainty.py tests/test_fairness.py tests/test_explanation.py tests/test_answers.py
+	  tests/test_uncertainty.py tests/test_fairness.py tests/test_explanation.py tests/test_answers.py \
+	  tests/test_compiled_trees.py tests/test_prediction_log.py tests/test_uploads.py tests/test_parity.py tests/test_contract.py tests/test_service_load.py
 
 lab: install-dev ## JupyterLab with all notebooks
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --notebook-dir=. nbs/index.ipynb
@@ -67,11 +68,15 @@ app: install-dev ## the prediction form in the browser; APP_PORT=8866, APP_FLAGS
 	  --strip_sources=True --show_tracebacks=False --Voila.root_dir=nbs/apps \
 	  --MappingKernelManager.cull_idle_timeout=900 --MappingKernelManager.cull_interval=60 $(APP_FLAGS)
 
+serve: install-dev ## the REST service on this machine; SERVE_FLAGS="--port 8000"
+	$(BIN)/studperf serve $(SERVE_FLAGS)
+
 bench: install-dev ## what it costs, beside a baseline in the same run
 	$(BIN)/python benchmarks/import.py
 	$(BIN)/python benchmarks/train.py
 	$(BIN)/python benchmarks/compare.py
 	$(BIN)/python benchmarks/explain.py
+	$(BIN)/python benchmarks/serve.py
 
 docs: install-dev ## build and check the site from _quarto.yml
 	$(BIN)/python tools/docs.py
@@ -81,6 +86,9 @@ readme: install-dev ## make README.md from nbs/index.ipynb
 
 model: install-dev ## make the sample, the class list and the model that ship with the package
 	$(BIN)/python tools/ship_model.py
+
+openapi: install-dev ## write artifacts/openapi.json, the contract of the service
+	$(BIN)/python tools/openapi.py
 
 lock: ## renew requirements/*.lock from settings.ini (needs uv)
 	$(PYTHON) tools/lock.py

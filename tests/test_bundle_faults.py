@@ -28,9 +28,9 @@ from studperf.artifact import BundleError, bundle, load_bundle, load_pipeline
 from studperf.artifact.bundle import canonical_json, seal, sha256
 from studperf.artifact.compiled import AdditiveModel
 
-KINDS = {"linear": "additive", "random_forest": "pipeline"}  # by family: how it is served
+KINDS = {"linear": "additive", "random_forest": "trees", "knn": "pipeline"}  # by family: how it is served
 EVERY = ["card.html", "card.md", "leaderboard.json", "manifest.json", "manifest.sha256", "pipeline.skops", "reference.parquet", "uncertainty.json"]
-FILES = {"linear": sorted([*EVERY, "predictor.json"]), "random_forest": EVERY}
+FILES = {"linear": sorted([*EVERY, "predictor.json"]), "random_forest": sorted([*EVERY, "trees.npz"]), "knn": EVERY}
 ROSTER = simulate(5, seed=8).drop(columns="math_score")
 
 
@@ -360,7 +360,7 @@ def test_an_uncertainty_that_makes_no_sense_is_refused(what, copy):
 
 
 MANIFESTS = {
-    "another kind": {"predictor": {"kind": "pickle"}}, "no kind": {"predictor": {}}, "a later format": {"format": 3}, "no format": {"format": None},
+    "another kind": {"predictor": {"kind": "pickle"}}, "no kind": {"predictor": {}}, "a later format": {"format": 4}, "no format": {"format": None},
     "no schema": {"schema": {}}, "a list of files": {"files": []}, "no probes": {"probes": {}}, "probes without rows": {"probes": {"rows": []}},
     "other expectations": {"probes": "shifted"}, "bad probes": {"probes": "junk"}, "fewer expectations": {"probes": "fewer"},
     "an endless tolerance": {"probes": "loose"}, "a feature set unknown": {"feature_set": "all"}, "no feature set": {"feature_set": None},
@@ -390,7 +390,8 @@ def test_a_manifest_that_makes_no_sense_is_refused(what, copy):
 @settings(max_examples=size(150, 5000))
 @given(place=st.floats(0, 1, exclude_max=True), junk=st.binary(min_size=1, max_size=8), cut=st.integers(0, 8))
 @pytest.mark.parametrize(
-    ("family", "name"), [("linear", "predictor.json"), ("linear", "uncertainty.json"), ("linear", "manifest.json"), ("tree", "pipeline.skops")]
+    ("family", "name"),
+    [("linear", "predictor.json"), ("linear", "uncertainty.json"), ("linear", "manifest.json"), ("tree", "pipeline.skops"), ("tree", "trees.npz")],
 )
 def test_damage_behind_fitting_hashes_never_escapes_as_another_error(family, name, place, junk, cut, bundles, tmp_path_factory):
     folder = Path(shutil.copytree(bundles(family), tmp_path_factory.mktemp("resealed") / "bundle"))

@@ -55,7 +55,7 @@ def model(request, bundles):
 
 def test_the_bundles_are_served_as_this_page_says(bundles):
     kinds = {family: load_model(bundles(family)).manifest["predictor"]["kind"] for family in SERVED}
-    assert kinds == {"linear": "additive", "random_forest": "pipeline", "knn": "pipeline", "mlp": "pipeline"}
+    assert kinds == {"linear": "additive", "random_forest": "trees", "knn": "pipeline", "mlp": "pipeline"}
 
 
 # A prediction depends on its own row ----------------------------------------------------------------------------------

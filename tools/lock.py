@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 BUILD = ["setuptools", "wheel"]
-EXTRAS = {"run": ("boost", "notebooks"), "core": ()}
+EXTRAS = {"run": ("boost", "notebooks"), "core": ("serve", "postgres", "trace")}
 
 
 def wanted() -> dict[str, list[str]]:

@@ -5,7 +5,7 @@
 # %% ../../nbs/07_artifact/00_compiled.ipynb #d632b064
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -14,10 +14,11 @@ import numpy as np
 from ..schema import Column, Schema
 
 if TYPE_CHECKING:
+    import pandas as pd
     from sklearn.compose import TransformedTargetRegressor
 
 # %% auto #0
-__all__ = ['ADDITIVE', 'AdditiveModel', 'compile_pipeline']
+__all__ = ['ADDITIVE', 'AdditiveModel', 'variants', 'ask_variants', 'compile_pipeline']
 
 # %% ../../nbs/07_artifact/00_compiled.ipynb #ddaa35f6
 @dataclass(frozen=True)
@@ -48,30 +49,35 @@ class AdditiveModel:
         return asdict(self)
 
 # %% ../../nbs/07_artifact/00_compiled.ipynb #a5f3aa22
-ADDITIVE = ("DummyRegressor", "LinearRegression", "Ridge", "Lasso", "QuantileRegressor")
-
-
-def _variants(column: Column) -> list:
+def variants(
+    column: Column,  # a feature
+) -> list:  # the first is the reference's
+    """What a pipeline is asked about a column: every category and an unknown one, or the range's two ends; last a gap, where allowed."""
     gap = [np.nan] if column.missing == "impute" else []
     if column.kind == "category":
         return [*column.categories, "(unknown)", *gap]
-    low = 0.0 if column.low is None else column.low
-    high = low + 1.0 if column.high is None else column.high
+    low = 0.0 if column.low is None else float(column.low)
+    high = low + 1.0 if column.high is None else float(column.high)
     return [low, high, *gap]
 
 
-def _probe(fitted: TransformedTargetRegressor, columns: Sequence[Column]) -> tuple[float, dict[str, np.ndarray]]:
+def ask_variants(
+    ask: Callable[[pd.DataFrame], np.ndarray],  # a fitted pipeline's `predict`, or its preprocessing's `transform`
+    columns: Sequence[Column],  # the features
+) -> dict[str, np.ndarray]:  # per column, (variants, ...): the answers, the reference's first
+    """Ask about one reference student, changed in one column at a time."""
     import pandas as pd
 
-    reference = {column.name: _variants(column)[0] for column in columns}
-    changed = [reference | {column.name: value} for column in columns for value in _variants(column)]
-    frame = pd.DataFrame([reference, *changed])
-    answers = np.asarray(fitted.regressor_.predict(frame), float)
-    ends = np.cumsum([1] + [len(_variants(column)) for column in columns])
-    moved = {c.name: answers[start : start + len(_variants(c))] - answers[0] for c, start in zip(columns, ends, strict=False)}
-    return float(answers[0]), moved
+    reference = {column.name: variants(column)[0] for column in columns}
+    changed = [reference | {column.name: value} for column in columns for value in variants(column)]
+    answers = np.asarray(ask(pd.DataFrame(changed)), np.float64)
+    ends = np.cumsum([0, *(len(variants(column)) for column in columns)])
+    return {column.name: answers[start:end] for column, start, end in zip(columns, ends, ends[1:], strict=False)}
 
-# %% ../../nbs/07_artifact/00_compiled.ipynb #0f9f3f95
+# %% ../../nbs/07_artifact/00_compiled.ipynb #05672d62
+ADDITIVE = ("DummyRegressor", "LinearRegression", "Ridge", "Lasso", "QuantileRegressor")
+
+
 def compile_pipeline(
     fitted: TransformedTargetRegressor,  # as `tuned` returns it
     schema: Schema,  # for the columns' categories and the target's range
@@ -81,11 +87,13 @@ def compile_pipeline(
     if type(fitted.regressor_["model"]).__name__ not in ADDITIVE:
         return None
     columns = schema.features(feature_set)
-    base, moved = _probe(fitted, columns)
+    answers = ask_variants(fitted.regressor_.predict, columns)
+    base = float(answers[columns[0].name][0])
+    moved = {name: found - base for name, found in answers.items()}
     categories = {c.name: _category_table(moved[c.name], c) for c in columns if c.kind == "category"}
     numbers = {}
     for column in (c for c in columns if c.kind == "number"):
-        low, high = _variants(column)[:2]
+        low, high = variants(column)[:2]
         slope = float(moved[column.name][1] / (high - low))
         base -= slope * low
         fill = float(low + moved[column.name][2] / slope) if column.missing == "impute" and slope else low

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['RESERVED', 'TOLERANCE', 'typical_of', 'explain', 'students_of']
+__all__ = ['RESERVED', 'TOLERANCE', 'typical_of', 'contributions_of', 'explain', 'students_of']
 
 # %% ../../nbs/09_explanation/03_tables.ipynb #242cebf5
 def typical_of(
@@ -75,7 +75,18 @@ def _free_names(bundle: Bundle) -> None:
     if wrong:
         raise InputError("A column has a name that explanations need for themselves", wrong)
 
-# %% ../../nbs/09_explanation/03_tables.ipynb #8393cac2
+# %% ../../nbs/09_explanation/03_tables.ipynb #49d48c73
+def contributions_of(
+    bundle: Bundle,
+    checked: Checked,  # from `validate` with this bundle's schema and feature set, without a bad row
+) -> tuple[Contributions, np.ndarray, str]:  # what adds up, the predictions (n,), and which way it was found
+    """The contributions of checked rows; `InputError` where they do not add up to the prediction."""
+    way, contributions = _way_once(_Versioned(bundle.version, bundle))
+    found, prediction = contributions(checked), bundle.predict(checked)
+    _checked_sum(found, prediction, way)
+    return found, prediction, way
+
+# %% ../../nbs/09_explanation/03_tables.ipynb #90fdb3f1
 def explain(
     table: pd.DataFrame | dict | list[dict] | str | Path,  # students: a DataFrame, one as a dict, several, or a path to CSV or Parquet
     *,
@@ -89,16 +100,14 @@ def explain(
     if isinstance(table, (str, Path)):
         table = read_table(table)
     checked = validate(table, bundle.schema, feature_set=bundle.feature_set)
-    way, contributions = _way_once(_Versioned(bundle.version, bundle))
-    found, prediction = contributions(checked), bundle.predict(checked)
-    _checked_sum(found, prediction, way)
+    found, prediction, way = contributions_of(bundle, checked)
     index = table.index if isinstance(table, pd.DataFrame) else pd.RangeIndex(len(checked))
     explained = pd.DataFrame(found.points, columns=list(found.columns), index=index)
     explained["base"], explained["prediction"] = found.base, prediction
     explained.attrs = {"model": bundle.version, "family": bundle.manifest["family"], "feature_set": bundle.feature_set, "way": way}
     return explained
 
-# %% ../../nbs/09_explanation/03_tables.ipynb #a3fa7f3a
+# %% ../../nbs/09_explanation/03_tables.ipynb #b447d698
 def students_of(
     explained: pd.DataFrame,  # from `explain`
     table: pd.DataFrame | dict | list[dict] | str | Path,  # the students that it explains, in the same order

@@ -54,6 +54,8 @@ def _definition_problems(column: Column) -> Iterable[Problem]:
         yield Problem("different texts without blanks around them", column="categories", value=names)
     if (column.kind == "category") != bool(names):
         yield Problem("categories for a category and for nothing else", column="categories", value=names)
+    if column.form_name and column.form_name not in column.aliases:
+        yield Problem("one of the aliases", column="form_name", value=column.form_name)
 
 # %% ../../nbs/00_schema/02_columns.ipynb #4bfb1c46
 def _between(low: float | None, high: float | None) -> str:
@@ -78,6 +80,7 @@ class Column:
     label: str = ""  # what a form calls it; empty: made from the name
     help: str = ""  # one sentence for the person who fills the form
     aliases: tuple[str, ...] = ()  # other headers under which it is found
+    form_name: str = ""  # the alias that a web form sends it under; empty: the name
     role: Role = "fixed"
     missing: Literal["refuse", "impute"] = "refuse"
     unknown: Literal["refuse", "ignore"] = "refuse"
