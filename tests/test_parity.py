@@ -15,9 +15,11 @@ from conftest import size
 import studperf
 from studperf.prediction.rows import compile_row
 from studperf.schema import Column, Schema
-from studperf.service.answers import Desk, Served
-from studperf.service.front import Front, Guard
-from studperf.service.routes import Service, make_app
+from studperf.service.desk import Desk, Served
+from studperf.service.front import Front
+from studperf.service.guard import Guard
+from studperf.service.routes import make_app
+from studperf.service.running import Service
 from studperf.service.settings import read_settings
 
 N = size(4_000, 20_000)

@@ -64,8 +64,9 @@ def _page_beside(settings: Settings, model: str | None) -> Iterator[str]:
 # %% ../../nbs/17_cli/03_serving.ipynb #cdf04ccf
 def _contract(args: argparse.Namespace) -> Result:
     from studperf.prediction import load_model
-    from studperf.service.answers import Desk, Served
-    from studperf.service.routes import Service, make_app
+    from studperf.service.desk import Desk, Served
+    from studperf.service.routes import make_app
+    from studperf.service.running import Service
     from studperf.service.settings import Settings
 
     document = make_app(Service(Desk(Served(load_model(args.model))), Settings(), locked=True)).openapi()

@@ -5,56 +5,25 @@
 # %% ../../nbs/15_service/09_answers.ipynb #81a428f1
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache, partial
-from operator import attrgetter
-from os import urandom
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from time import time
-from typing import Annotated, Any, Protocol
+from typing import Annotated
 
 import msgspec
 import numpy as np
 
 from ..artifact import Bundle
-from ..prediction.rows import Row, Values, compile_row
-from ..schema import Checked, Column, InputError, Problem, header_key, validate
-from ..schema.tables import NUMBER
-from .contract import check_students, checked_students, read_json, student_type
+from ..schema import Checked, InputError, Problem
+from .contract import check_students, checked_students, read_json
+from .desk import LEVEL, Desk, Served, names_once, note_many, note_one
 from .errors import Refused
-from .metrics import Histogram, Metrics, prediction_bounds
 
 # %% auto #0
-__all__ = ['LEVEL', 'Ids', 'Prediction', 'Single', 'Several', 'Served', 'Log', 'Desk', 'Options', 'read_students',
-           'answer_students', 'features_of', 'record', 'form_values', 'answer_form']
+__all__ = ['encode', 'Prediction', 'Single', 'Several', 'answer_quickly', 'Options', 'read_students', 'check_feature_set',
+           'answer_students']
 
 # %% ../../nbs/15_service/09_answers.ipynb #217c5dae
-class Ids:
-    """Ids that nobody can guess, in the order of time."""
-
-    def __init__(self):
-        self._pool: list[str] = []
-
-    def one(
-        self,
-        now: float,  # Unix time, seconds
-    ) -> str:  # 32 hexadecimal digits
-        """One id."""
-        if not self._pool:
-            digits = urandom(6000).hex()
-            self._pool = [digits[i : i + 24] for i in range(0, 12000, 24)]
-        return f"{int(now):08x}{self._pool.pop()}"
-
-    def many(
-        self,
-        n: int,
-        now: float,  # Unix time, seconds
-    ) -> list[str]:
-        """As many ids as wanted."""
-        return [self.one(now) for _ in range(n)]
-
-# %% ../../nbs/15_service/09_answers.ipynb #344e1572
 class Prediction(msgspec.Struct, omit_defaults=False, gc=False):
     """One student of a list."""
 
@@ -89,112 +58,35 @@ class Several(msgspec.Struct, gc=False, kw_only=True):
     threshold: float | msgspec.UnsetType = msgspec.UNSET
     predictions: list[Prediction]
 
-# %% ../../nbs/15_service/09_answers.ipynb #6439d008
-LEVEL = 0.9
+# %% ../../nbs/15_service/09_answers.ipynb #344e1572
+encode = msgspec.json.Encoder().encode
 
 
-class Served:
-    """A bundle, and what answering with it needs: decoders, the fast row, names."""
-
-    def __init__(
-        self,
-        bundle: Bundle,
-    ):
-        self.bundle, self.version, self.feature_set = bundle, bundle.version, bundle.feature_set
-        self.columns = bundle.schema.features(bundle.feature_set)
-        student = student_type(self.columns)
-        self.decode = msgspec.json.Decoder(student).decode
-        self.decode_list = msgspec.json.Decoder(list[student]).decode
-        self.values = attrgetter(*student.__struct_fields__) if len(self.columns) > 1 else lambda one: (one.f0,)
-        self.rows = lru_cache(maxsize=64)(lambda level, threshold: compile_row(bundle, level=level, threshold=threshold))
-        self.row = self.rows(LEVEL, None)
-        self.quotes = _quotes(self.columns)
-        self.form_names = {column.form_name or column.name: column for column in self.columns}
-
-    def labels(self) -> dict[str, str]:
-        """What metrics say of the model."""
-        return {"version": self.version, "family": str(self.bundle.manifest["family"]), "feature_set": self.feature_set}
-
-# %% ../../nbs/15_service/09_answers.ipynb #06f96ddb
-def _quotes(columns: Sequence[Column]) -> int | None:
-    if any(column.missing == "impute" for column in columns):
+def answer_quickly(
+    desk: Desk,
+    body: bytes,  # JSON of one student
+    *,
+    route: str,  # for the counts
+) -> tuple[str, bytes] | None:  # the prediction's id and the answer; None: read the body with care
+    """One student at the usual level, in a few microseconds."""
+    served = desk.served
+    if served.row is None:
         return None
-    return sum(4 if column.kind == "category" else 2 for column in columns)
-
-
-class _StandsTwice(Exception):
-    """A name stands more than once in an object."""
-
-
-def _once(pairs: list[tuple[str, Any]]) -> None:
-    if len(dict(pairs)) < len(pairs):
-        raise _StandsTwice
-
-
-def _names_once(served: Served, body: bytes, n: int) -> bool:
-    if served.quotes is not None:
-        return body.count(b'"') == n * served.quotes
     try:
-        json.loads(body, object_pairs_hook=_once)
-    except _StandsTwice:
-        return False
-    return True
+        student = served.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    found = served.row(served.values(student)) if names_once(served, body, 1) else None
+    if found is None:
+        return None
+    prediction, lower, upper, _ = found
+    now = time()
+    identity = desk.ids.one(now)
+    note_one(desk, served, identity, now, encode(student), found, route=route)
+    plain = Single(id=identity, prediction=prediction, lower=lower, upper=upper, level=LEVEL, feature_set=served.feature_set, model=served.version)
+    return identity, encode(plain)
 
-# %% ../../nbs/15_service/09_answers.ipynb #ccaad200
-class Log(Protocol):
-    """What is asked of a prediction log."""
-
-    def add(self, entry: tuple) -> None:
-        """Take one entry, at once."""
-
-    def add_many(self, entries: Sequence[tuple]) -> None:
-        """Take several."""
-
-
-@dataclass
-class Desk:
-    """Answers requests with the served model."""
-
-    served: Served
-    log: Log | None = None
-    metrics: Metrics = field(default_factory=lambda: Metrics(Histogram(prediction_bounds(0, 100))))
-    ids: Ids = field(default_factory=Ids)
-    counting: Callable[[Callable[[], None]], None] = lambda count: count()  # a service with threads counts on its event loop only
-
-    def one_quickly(
-        self,
-        body: bytes,  # JSON of one student
-        route: str,  # for the counts
-    ) -> tuple[str, bytes] | None:  # the prediction's id and the answer; None: ask `predict`
-        """One student with no options: the hot path."""
-        served = self.served
-        if served.row is None:
-            return None
-        try:
-            student = served.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return None
-        found = served.row(served.values(student)) if _names_once(served, body, 1) else None
-        if found is None:
-            return None
-        prediction, lower, upper, _ = found
-        now = time()
-        identity = self.ids.one(now)
-        self._note(route, identity, now, _encode(student), found)
-        plain = Single(id=identity, prediction=prediction, lower=lower, upper=upper, level=LEVEL, feature_set=served.feature_set, model=served.version)
-        return identity, _encode(plain)
-
-    def _note(self, route: str, identity: str, now: float, features: bytes, found: Row) -> None:
-        served, metrics = self.served, self.metrics
-        if self.log is not None:
-            self.log.add((identity, now, served.version, served.feature_set, LEVEL, features, found[0], found[1], found[2], False))
-        metrics.rows[route] += 1
-        metrics.predictions.add(found[0])
-
-# %% ../../nbs/15_service/09_answers.ipynb #94fa3c19
-_encode = msgspec.json.Encoder().encode
-
-# %% ../../nbs/15_service/09_answers.ipynb #d7d75f86
+# %% ../../nbs/15_service/09_answers.ipynb #6439d008
 @dataclass(frozen=True)
 class Options:
     """What a caller may ask for."""
@@ -223,14 +115,14 @@ def read_students(
         raise Refused("too-large", f"The list has {len(records):,} students; at most {rows:,} are answered at once. POST /predict/batch takes files.")
     return _slowly(records, served.bundle, alone), alone
 
-# %% ../../nbs/15_service/09_answers.ipynb #7f67dad5
+# %% ../../nbs/15_service/09_answers.ipynb #8d5808f4
 def _read_quickly(served: Served, body: bytes, rows: int) -> tuple[Checked, bool] | None:
     alone = body[:1] == b"{"
     try:
         students = [served.decode(body)] if alone else served.decode_list(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    fine = 0 < len(students) <= rows and _names_once(served, body, len(students))
+    fine = 0 < len(students) <= rows and names_once(served, body, len(students))
     return (checked_students(students, served.columns), alone) if fine else None
 
 
@@ -242,8 +134,12 @@ def _slowly(records: list, bundle: Bundle, alone: bool) -> Checked:
             raise InputError("The student cannot be used", [Problem(p.expected, None, p.column, p.value, p.found) for p in error.problems]) from None
         raise
 
-# %% ../../nbs/15_service/09_answers.ipynb #ea8b7070
-def _check_feature_set(served: Served, wanted: str | None) -> None:
+# %% ../../nbs/15_service/09_answers.ipynb #7033ab06
+def check_feature_set(
+    served: Served,
+    wanted: str | None,  # None: whichever the model has
+) -> None:
+    """Refuse a wish for features that the model was not trained on."""
     if wanted not in (None, served.feature_set):
         problem = Problem(f"{served.feature_set}, which is what the model served here was trained on", column="feature_set", value=wanted)
         raise InputError("The model served here was trained on other features", [problem])
@@ -264,7 +160,7 @@ def _rows(ids: Sequence[str], answers: Mapping[str, np.ndarray], explained: tupl
         row.base, row.contributions = explained[1], points
     return rows
 
-# %% ../../nbs/15_service/09_answers.ipynb #5a87a0c7
+# %% ../../nbs/15_service/09_answers.ipynb #ccaad200
 def answer_students(
     desk: Desk,
     served: Served,  # the model that read them
@@ -275,108 +171,12 @@ def answer_students(
     route: str,  # for the counts
 ) -> bytes:  # JSON
     """Predict checked students, and log and count what was predicted."""
-    _check_feature_set(served, options.feature_set)
+    check_feature_set(served, options.feature_set)
     answers = served.bundle.answer(checked, level=options.level, threshold=options.threshold)
     explained = _explained(served.bundle, checked) if options.explain else None
-    now = time()
-    ids = desk.ids.many(len(checked), now)
-    record(desk, served, checked.columns, answers, ids, options.level, route=route, now=now)
+    ids = desk.ids.many(len(checked), time())
+    note_many(desk, served, checked, answers, ids, level=options.level, route=route)
     rows = _rows(ids, answers, explained)
     about = {"model": served.version, "feature_set": served.feature_set, "level": options.level}
     about |= {} if options.threshold is None else {"threshold": options.threshold}
-    return _encode(Single(**{name: getattr(rows[0], name) for name in rows[0].__struct_fields__}, **about) if alone else Several(predictions=rows, **about))
-
-# %% ../../nbs/15_service/09_answers.ipynb #eb1f0cd0
-def features_of(
-    columns: Mapping[str, np.ndarray],  # per column (n,), checked
-    specs: Iterable[Column],
-) -> list[bytes]:  # (n,) JSON
-    """Each row's values as JSON, as the log keeps them."""
-    shown = [_shown(columns[column.name], column) for column in specs]
-    names = [column.name for column in specs]
-    return [_encode(dict(zip(names, values, strict=True))) for values in zip(*shown, strict=True)]
-
-
-def _shown(values: np.ndarray, column: Column) -> list:
-    if column.is_number:
-        return [None if value != value else value for value in values.tolist()]
-    names = [*column.categories, "(unknown)", None]
-    return [names[code] for code in values.tolist()]
-
-
-def record(
-    desk: Desk,
-    served: Served,
-    columns: Mapping[str, np.ndarray],  # per column (n,), of good rows
-    answers: Mapping[str, np.ndarray],  # of the same rows
-    ids: Sequence[str],
-    level: float,
-    *,
-    route: str,  # for the counts
-    now: float,  # Unix time, seconds
-) -> None:
-    """Log and count predictions."""
-    prediction, lower, upper, abstain = (answers[name].tolist() for name in ("prediction", "lower", "upper", "abstain"))
-    if desk.log is not None:
-        features = features_of(columns, served.columns)
-        version, feature_set = served.version, served.feature_set
-        desk.log.add_many([(i, now, version, feature_set, level, *rest) for i, *rest in zip(ids, features, prediction, lower, upper, abstain, strict=True)])
-    desk.counting(partial(_count, desk.metrics, route, prediction, sum(abstain)))
-
-
-def _count(metrics: Metrics, route: str, prediction: list[float], abstained: int) -> None:
-    metrics.rows[route] += len(prediction)
-    metrics.abstained += abstained
-    for value in prediction:
-        metrics.predictions.add(value)
-
-# %% ../../nbs/15_service/09_answers.ipynb #0f34d785
-def form_values(
-    served: Served,
-    fields: Mapping[str, str],  # as the form sent them
-) -> Values | None:  # for the fast row; None: not plainly right
-    """The values of a form's fields in the order of the features."""
-    values: list[Any] = []
-    for name, column in served.form_names.items():
-        text = fields.get(name, "").strip()
-        if column.kind == "category":
-            values.append(text)
-        elif NUMBER.fullmatch(text):
-            value = float(text)
-            if not (column.low is None or value >= column.low) or not (column.high is None or value <= column.high):
-                return None
-            values.append(value)
-        else:
-            return None
-    return values if len(fields) == len(values) else None
-
-
-def answer_form(
-    desk: Desk,
-    fields: Mapping[str, str],  # as the form sent them
-    *,
-    route: str,  # for the counts
-) -> dict[str, Any]:  # prediction, lower, upper, level, abstain, abstain_reason
-    """Predict the student of a form; `InputError` names each field that is wrong."""
-    served, now = desk.served, time()
-    values = form_values(served, fields)
-    found = served.row(values) if served.row is not None and values is not None else None
-    if found is None:
-        return _form_with_care(desk, served, fields, route, now)
-    features = _encode(dict(zip((c.name for c in served.columns), values, strict=True)))
-    desk._note(route, desk.ids.one(now), now, features, found)
-    return dict(zip(("prediction", "lower", "upper"), found, strict=False)) | {"level": LEVEL, "abstain": False, "abstain_reason": ""}
-
-# %% ../../nbs/15_service/09_answers.ipynb #93aba0f5
-def _form_with_care(desk: Desk, served: Served, fields: Mapping[str, str], route: str, now: float) -> dict[str, Any]:
-    known = {header_key(name): column for column in served.columns for name in (column.name, *column.aliases)}
-    wrong = [Problem("a field of this form", column=name, found="no such field") for name in fields if header_key(name) not in known]
-    named = [known[header_key(name)].name for name in fields if header_key(name) in known]
-    wrong += [Problem("each field once", column=name, found="stands under two names") for name in set(named) if named.count(name) > 1]
-    if wrong:
-        raise InputError("The form has fields that it should not have", wrong)
-    record_ = {column.name: None for column in served.columns} | {known[header_key(name)].name: text for name, text in fields.items()}
-    checked = validate([record_], served.bundle.schema, feature_set=served.feature_set)
-    answers = served.bundle.answer(checked, level=LEVEL)
-    record(desk, served, checked.columns, answers, [desk.ids.one(now)], LEVEL, route=route, now=now)
-    return {name: values[0].item() if hasattr(values[0], "item") else values[0] for name, values in answers.items()} | {"level": LEVEL}
+    return encode(Single(**{name: getattr(rows[0], name) for name in rows[0].__struct_fields__}, **about) if alone else Several(predictions=rows, **about))

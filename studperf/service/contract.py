@@ -50,14 +50,14 @@ def checked_students(
 ) -> Checked:
     """Decoded students as checked columns; nothing in them can be wrong any more."""
     values: dict[str, np.ndarray] = {}
-    for place, column in enumerate(columns):
-        cells = [getattr(student, f"f{place}") for student in students]
-        if column.kind == "category":
-            lookup = _codes(column)
-            values[column.name] = np.array([lookup.get(cell and cell.strip() or None, UNKNOWN) for cell in cells] if column.unknown == "ignore"
-                                           else [lookup[cell] for cell in cells], np.int32)  # fmt: skip
-        else:
+    for column, cells in zip(columns, zip(*map(msgspec.structs.astuple, students), strict=True), strict=True):
+        if column.kind == "number":
             values[column.name] = np.array(cells, np.float64)  # None becomes NaN
+            continue
+        lookup = _codes(column)
+        open_end = column.unknown == "ignore"
+        codes = [lookup.get(cell and cell.strip() or None, UNKNOWN) for cell in cells] if open_end else list(map(lookup.__getitem__, cells))
+        values[column.name] = np.array(codes, np.int32)
     return Checked(values, np.ones(len(students), bool), (), (), tuple(columns))
 
 # %% ../../nbs/15_service/04_contract.ipynb #a3a19eee
@@ -99,11 +99,17 @@ def read_json(
         text = body.decode("utf-8")
         if _deepest(text) > depth:
             raise Refused("malformed", f"The JSON is nested more than {depth} levels deep.")
-        return json.loads(text, object_pairs_hook=_object, parse_int=_integer)
+        found = json.loads(text, object_pairs_hook=_object, parse_int=_integer)
+        if "\\u" in text:
+            json.dumps(found, ensure_ascii=False).encode()
+        return found
     except UnicodeDecodeError as error:
         raise Refused("malformed", f"The body is not UTF-8 text: byte {error.start + 1} cannot be decoded.") from None
+    except UnicodeEncodeError:
+        raise Refused("malformed", "The JSON holds half of a surrogate pair, which is not a character.") from None
     except json.JSONDecodeError as error:
-        raise Refused("malformed", f"The body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}.") from None
+        what = "it begins with a byte order mark" if text[:1] == "\ufeff" else error.msg.removesuffix(" at")
+        raise Refused("malformed", f"The body is not JSON: {what} at line {error.lineno}, column {error.colno}.") from None
 
 # %% ../../nbs/15_service/04_contract.ipynb #74008287
 def _names(columns: Sequence[Column]) -> dict[str, Column]:
@@ -126,7 +132,7 @@ def _wrong_type(value: Any, column: Column) -> bool:
         return False  # a gap, which `validate` judges
     if column.kind == "category":
         return not isinstance(value, str)
-    return isinstance(value, bool) or not isinstance(value, (int, float))
+    return isinstance(value, bool) or not isinstance(value, (int, float)) or value != value  # NaN, which JSON does not have
 
 # %% ../../nbs/15_service/04_contract.ipynb #a9e787c1
 def _record(record: Any, row: int, bundle: Bundle, known: Mapping[str, Column]) -> tuple[dict[str, Any], list[Problem]]:
@@ -224,10 +230,10 @@ def _outcome(record: Any, row: int | None, target: Column) -> tuple[str, float] 
     problems = [Problem("id or value", row=row, column=name, found="no such field") for name in record if name not in ("id", "value")]
     problems += [Problem("each field once", row=row, column=name, found="stands more than once") for name in getattr(record, "twice", ())]
     if not isinstance(identity, str) or not re.fullmatch("[0-9a-f]{32}", identity):
-        problems.append(Problem("the 32 hexadecimal digits of a prediction's id", row=row, column="id", value=identity))
+        problems.append(Problem("the 32 hexadecimal digits of a prediction's id", row, "id", identity, "missing" if identity is None else ""))
     low, high = (-np.inf if target.low is None else target.low), (np.inf if target.high is None else target.high)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high or abs(value) == np.inf:
-        problems.append(Problem("a JSON number: " + target.expected, row=row, column="value", value=value))
+        problems.append(Problem("a JSON number: " + target.expected, row, "value", value, "missing" if value is None else ""))
     return problems or (identity, float(value))
 
 

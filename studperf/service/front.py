@@ -5,128 +5,26 @@
 # %% ../../nbs/15_service/15_front.ipynb #16e188bb
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass, field
-from time import monotonic, perf_counter, time
+from dataclasses import dataclass
+from time import perf_counter, time
 from typing import Any, Protocol
 
+from .answers import answer_quickly
 from .bodies import Gone, check_length, read_body
-from .errors import MEDIA_TYPE, Refused, come_back, no_key, problem_document
-from .keys import Keys
+from .errors import MEDIA_TYPE, Refused, problem_document
+from .guard import Guard, Headers
 from .pages import PAGE_POLICY
-from .rates import Rates, client_of
-from .routes import ACCESS, OPEN, Service
-from .settings import addresses_us
+from .routes import ACCESS
 
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'TICK', 'LATE', 'TURN', 'CALM', 'Headers', 'Send', 'METHODS', 'Pressure', 'Guard', 'Access', 'Front']
+__all__ = ['log', 'Send', 'METHODS', 'Access', 'Front']
 
 # %% ../../nbs/15_service/15_front.ipynb #ab569612
-TICK, LATE, TURN, CALM = 0.01, 0.02, 0.01, 0.5  # seconds
-
-
-@dataclass
-class Pressure:
-    """How late the event loop is, and whether to turn requests away."""
-
-    due: float = 0.0  # when the next tick should come
-    turn: float = 0.0  # when this turn of the loop began
-    late: int = 0  # ticks in a row
-    turned_away: float = -1e9  # when somebody was
-    shedding: bool = False
-
-    def tick(
-        self,
-        now: float,  # of a clock that never goes back, seconds
-    ) -> None:
-        """A turn of the loop begins."""
-        self.late = self.late + 1 if now - self.due > LATE else 0
-        self.turn, self.due = now, now + TICK
-        if self.late >= 2:
-            self.shedding, self.turned_away = True, now
-        elif now - self.turned_away > CALM:
-            self.shedding = False
-
-    def too_much(
-        self,
-        now: float,
-    ) -> bool:
-        """Should this request be turned away?"""
-        if self.shedding and now - self.turn > TURN:
-            self.turned_away = now
-            return True
-        return False
-
-    def watch(
-        self,
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
-        """Tick for as long as the loop runs."""
-        self.tick(monotonic())
-        loop.call_later(TICK, self.watch, loop)
-
-# %% ../../nbs/15_service/15_front.ipynb #e16bda14
-Headers = MutableMapping[bytes, bytes]  # of a request
-
-
-def _from_elsewhere(headers: Headers) -> bool:
-    site = headers.get(b"sec-fetch-site")
-    if site is not None:
-        return site not in (b"same-origin", b"none")
-    origin = headers.get(b"origin")
-    return origin is not None and origin.partition(b"://")[2] != headers.get(b"host", b"")
-
-# %% ../../nbs/15_service/15_front.ipynb #3854e28c
-@dataclass
-class Guard:
-    """Names, keys, rates and pressure: who comes in."""
-
-    service: Service
-    keys: Keys | None = None  # None: nobody needs one
-    rates: Rates = field(default_factory=lambda: Rates(0))
-    pressure: Pressure = field(default_factory=Pressure)
-    known: set[bytes | None] = field(default_factory=set)  # Host headers that were right
-
-    def check(
-        self,
-        scope: MutableMapping[str, Any],  # of ASGI
-        headers: Headers,
-    ) -> None:
-        """Let a request in, or raise `Refused`."""
-        host = headers.get(b"host")
-        if host not in self.known:
-            self._check_host(host)
-        if ACCESS.get(scope["path"]) == OPEN:
-            return
-        now = monotonic()
-        if self.pressure.too_much(now):
-            self.service.desk.metrics.shed += 1
-            raise come_back("busy", "The service has more to do than it can.", 1)
-        client = self.keys.client(headers.get(b"authorization")) if self.keys is not None else None
-        if self.rates.per_second:
-            self._check_rate(client, scope, now)
-        if self.keys is not None and client is None:
-            raise no_key()
-        if scope["method"] == "POST" and _from_elsewhere(headers):
-            raise Refused("cross-site", "Only the service's own pages may send forms to it.")
-
-    def _check_host(self, host: bytes | None) -> None:
-        if not addresses_us(host, self.service.settings.hosts):
-            raise Refused("host", "Ask under one of the names in STUDPERF_HOSTS; on this machine, localhost.")
-        if len(self.known) < 100:
-            self.known.add(host)
-
-    def _check_rate(self, client: str | None, scope: MutableMapping[str, Any], now: float) -> None:
-        seconds = self.rates.wait(client or client_of((scope.get("client") or ("",))[0]), now)
-        if seconds:
-            raise come_back("rate", f"At most {self.rates.per_second:g} requests per second are taken from one client.", seconds)
-
-# %% ../../nbs/15_service/15_front.ipynb #62a3067b
 _PLAIN = re.compile(rb"[A-Za-z0-9._-]{1,64}").fullmatch
 _ALWAYS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 _PAGES = [(b"content-security-policy", PAGE_POLICY.encode()), (b"x-frame-options", b"DENY"), (b"referrer-policy", b"same-origin")]
@@ -139,7 +37,7 @@ def _dressed(headers: list[tuple[bytes, bytes]], request_id: bytes) -> list[tupl
     page = any(name == b"content-type" and value.startswith(b"text/html") for name, value in headers)
     return [*headers, *_ALWAYS, *(_PAGES if page else _OTHERS), (b"x-request-id", request_id)]
 
-# %% ../../nbs/15_service/15_front.ipynb #c2631a0e
+# %% ../../nbs/15_service/15_front.ipynb #3e38ba38
 class Access(Protocol):
     """What is asked of an access log."""
 
@@ -179,7 +77,7 @@ class _Exchange:
         await self.send({"type": "http.response.start", "status": refused.status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
 
-# %% ../../nbs/15_service/15_front.ipynb #654236ab
+# %% ../../nbs/15_service/15_front.ipynb #e16bda14
 class Front:
     """The ASGI application: guards, answers one student, and leaves the rest to the app."""
 
@@ -214,7 +112,7 @@ class Front:
             return None
         except Refused as refused:
             return _raising(refused)
-        answer = self.service.desk.one_quickly(body, "/predict")
+        answer = answer_quickly(self.service.desk, body, route="/predict")
         if answer is None:
             scope["studperf.guarded"] = True
             return _replaying(body)
@@ -262,7 +160,7 @@ class Front:
         if self.access is not None:
             self.access.add(method, route, exchange.status, seconds, request_id.decode(), exchange.size)
 
-# %% ../../nbs/15_service/15_front.ipynb #511eb72f
+# %% ../../nbs/15_service/15_front.ipynb #3854e28c
 @dataclass
 class _Raising:
     refused: Refused

@@ -28,7 +28,10 @@ __all__ = ['log', 'AT_ONCE', 'TIDY', 'RETRY', 'EntryQueue', 'Transfer', 'Retenti
 class EntryQueue:
     """Entries on their way to the database: at most `capacity` wait, the others are refused and counted."""
 
-    def __init__(self, capacity: int):
+    def __init__(
+        self,
+        capacity: int,  # entries that may wait
+    ):
         self.capacity, self.refused, self.entries, self.wake = capacity, 0, deque(), threading.Event()
 
     def add(self, entry: tuple) -> None:
@@ -57,7 +60,10 @@ AT_ONCE = 5000  # entries in one transaction
 class Transfer:
     """Moves entries from the queue to the database, each once, and counts."""
 
-    def __init__(self, queue: EntryQueue):
+    def __init__(
+        self,
+        queue: EntryQueue,  # from which only this one takes
+    ):
         self.queue, self.in_hand, self.failing = queue, [], False
         self.written = self.malformed = self.failures = 0
 
@@ -98,11 +104,19 @@ TIDY = 3600.0  # seconds between two looks
 class Retention:
     """Removes what is too old or too much, in small steps."""
 
-    def __init__(self, keep_days: float, keep_rows: int):
+    def __init__(
+        self,
+        keep_days: float,  # older predictions leave
+        keep_rows: int,  # of the others the oldest leave until so many are left
+    ):
         self.keep_days, self.keep_rows, self.next_look, self.next_count = keep_days, keep_rows, 0.0, 0
 
-    def run(self, engine: Engine, written: int) -> int:
-        """Remove a few thousand predictions if any have to leave; `written` counts those that were added so far."""
+    def run(
+        self,
+        engine: Engine,  # as `open_database` gives it
+        written: int,  # predictions added so far
+    ) -> int:  # predictions that have left
+        """Remove a few thousand predictions if it is time to look and some have to leave."""
         now = time.monotonic()
         if now < self.next_look and written < self.next_count:
             return 0
@@ -133,8 +147,10 @@ class _Writer(threading.Thread):
             stop_by = self.stop_by  # read before writing: what was queued before the stop is written
             written = _step(self, engine)
             stopped = stop_by is not None and (written or time.monotonic() > stop_by)
-            if not stopped:
-                self.wake.wait(self.every if written else RETRY)
+            if not written:
+                time.sleep(RETRY)  # whoever is in a hurry: a database that fails is not asked more often
+            elif not stopped:
+                self.wake.wait(self.every)
                 self.wake.clear()
         engine.dispose()
 
@@ -156,7 +172,7 @@ def _step(writer: _Writer, engine: Engine) -> bool:
 def _stop(writer: _Writer, patience: float) -> None:
     writer.stop_by = time.monotonic() + patience
     writer.wake.set()
-    writer.join(patience + RETRY)
+    writer.join(patience + 2 * RETRY)
     queue, transfer = writer.transfer.queue, writer.transfer
     queue.capacity, lost = 0, len(queue.entries) + len(transfer.in_hand)
     if lost:

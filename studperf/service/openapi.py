@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ..schema import Column
-from .answers import Served, Several, Single
+from .answers import Several, Single
+from .desk import Served
 from .contract import example_student, outcome_schema, student_schema
 from .errors import KINDS, MEDIA_TYPE, problem_schema
 
@@ -30,25 +31,27 @@ def _ref(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _one_or_more(name: str) -> dict[str, Any]:
-    return {"anyOf": [_ref(name), {"type": "array", "items": _ref(name), "minItems": 1, "maxItems": 10_000}]}
+def _one_or_more(name: str, rows: int) -> dict[str, Any]:
+    return {"anyOf": [_ref(name), {"type": "array", "items": _ref(name), "minItems": 1, "maxItems": rows}]}
 
 
 _FILE = {"type": "string", "description": "one row for each student, under a header; UTF-8"}
 _BODIES = {
-    "Student": {"application/json": {"schema": _one_or_more("Student")}}, "Outcome": {"application/json": {"schema": _one_or_more("Outcome")}},
     "form": {FORM: {"schema": _ref("Form")}},
     "file": {CSV: {"schema": _FILE}, PARQUET: {"schema": {"type": "string", "contentMediaType": PARQUET}},
              FORM_DATA: {"schema": {"type": "object", "properties": {"file": {"type": "string", "contentMediaType": "application/octet-stream"}},
-                                    "required": ["file"]}}},
+                                    "required": ["file"]}, "encoding": {"file": {"contentType": f"{CSV}, {PARQUET}"}}}},
 }  # fmt: skip
 
 
 def asks(
     name: str,  # "Student", "Outcome", "form" or "file"
+    *,
+    rows: int = 10_000,  # students or true scores in one list
 ) -> dict[str, Any]:
     """The body that an address takes, for OpenAPI."""
-    return {"requestBody": {"required": True, "content": _BODIES[name]}}
+    content = _BODIES.get(name) or {"application/json": {"schema": _one_or_more(name, rows)}}
+    return {"requestBody": {"required": True, "content": content}}
 
 # %% ../../nbs/15_service/13_openapi.ipynb #642ff57a
 _HTML = {"text/html": {"schema": {"type": "string"}}}
@@ -124,7 +127,7 @@ SCHEMES = {"key": {"type": "http", "scheme": "bearer", "description": "an API ke
            "browser": {"type": "http", "scheme": "basic", "description": "any user name, and the key as the password"}}  # fmt: skip
 
 
-def _finish(operation: dict[str, Any], *, key: bool, locked: bool) -> None:
+def _finish(operation: dict[str, Any], *, key: bool, locked: bool, feature_set: str) -> None:
     more = (401, *_EVERYWHERE) if key else _EVERYWHERE
     for status in more:
         operation["responses"].setdefault(str(status), _problem(status))
@@ -134,6 +137,8 @@ def _finish(operation: dict[str, Any], *, key: bool, locked: bool) -> None:
         possible = parameter["schema"].pop("anyOf", None)
         if possible:  # absent is the only way to say nothing
             parameter["schema"] |= next(one for one in possible if one != {"type": "null"})
+        if parameter["name"] == "feature_set":  # a service has one model, and a model one feature set
+            parameter["schema"]["enum"] = [feature_set]
 
 
 def describe(
@@ -153,6 +158,6 @@ def describe(
     document = get_openapi(title="studperf", version=studperf.__version__, description=about, routes=app.routes)
     for path, operations in document["paths"].items():
         for operation in operations.values():
-            _finish(operation, key=access[path] == "key", locked=locked)
+            _finish(operation, key=access[path] == "key", locked=locked, feature_set=served.feature_set)
     document["components"] = {"schemas": dict(sorted(_schemas(served).items())), "securitySchemes": SCHEMES}
     return document

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -18,13 +18,16 @@ from .uploads import FILE, LARGEST_PIECE, LONGEST_CELL, Job, OnScored, TooLarge,
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyarrow.parquet import ColumnChunkMetaData, FileMetaData, ParquetFile
+    from pyarrow.parquet import FileMetaData, ParquetFile
 
 # %% auto #0
-__all__ = ['LARGEST_PAGE', 'MOST_PAGES', 'LARGEST_OPEN', 'LARGEST_FOOTER', 'LONGEST_FIXED', 'LARGEST_BATCH', 'LARGEST_TABLE',
-           'score_parquet']
+__all__ = ['DEEPEST', 'LARGEST_FOOTER', 'LARGEST_PAGE', 'MOST_PAGES', 'LARGEST_OPEN', 'LONGEST_FIXED', 'LARGEST_BATCH',
+           'LARGEST_TABLE', 'score_parquet']
 
 # %% ../../nbs/15_service/08_uploads_parquet.ipynb #ce3f2a30
+DEEPEST = 12  # structures in each other
+
+
 def _varint(data: bytes, at: int) -> tuple[int, int]:
     value = shift = 0
     while shift < 64:
@@ -46,24 +49,59 @@ def _structure(data: bytes, at: int = 0, depth: int = 0) -> tuple[dict[int, Any]
     while kind := data[at] & 15:
         step, at = data[at] >> 4, at + 1
         number, at = (number + step, at) if step else _signed(data, at)
-        fields[number], at = _field(data, at, kind, depth)
+        if number in fields or depth > DEEPEST:
+            raise ValueError("a field stands twice, or too deep")
+        fields[number], at = (kind == 1, at) if kind < 3 else _value(data, at, kind, depth)
     return fields, at + 1
 
-
-def _field(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
-    if kind in (1, 2):
-        return kind == 1, at
+# %% ../../nbs/15_service/08_uploads_parquet.ipynb #f22e8917
+def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
     if kind in (4, 5, 6):
         return _signed(data, at)
     if kind == 8:
         length, at = _varint(data, at)
-        return None, at + length
-    if kind == 12 and depth < 4:
+        return None, at + length  # no text in it is asked for
+    if kind == 12:
         return _structure(data, at, depth + 1)
-    raise ValueError("not the header of a page")
+    if kind in (9, 10):
+        return _list(data, at, depth)
+    if kind in (1, 2, 3, 7):  # truth values in a list, a byte, a double
+        return None, at + (8 if kind == 7 else 1)
+    raise ValueError("a kind of value that no Parquet file has")
 
-# %% ../../nbs/15_service/08_uploads_parquet.ipynb #88ca820b
+
+def _list(data: bytes, at: int, depth: int) -> tuple[list, int]:
+    many, kind, at = data[at] >> 4, data[at] & 15, at + 1
+    if many == 15:
+        many, at = _varint(data, at)
+    values = []
+    for _ in range(many):
+        value, at = _value(data, at, kind, depth)
+        values.append(value)
+    return values, at
+
+# %% ../../nbs/15_service/08_uploads_parquet.ipynb #38216777
+LARGEST_FOOTER = 1 << 20  # bytes
+
+
+def _footer(file: BinaryIO) -> dict[int, Any]:
+    end = file.seek(0, io.SEEK_END)
+    file.seek(max(end - 8, 0))
+    length, magic = int.from_bytes(file.read(4), "little"), file.read(4)
+    if magic != b"PAR1" or length > end - 12:
+        return {}  # Arrow says what is wrong with it
+    if length > LARGEST_FOOTER:
+        raise TooLarge(f"{FILE} has a footer of {length:,} bytes; {LARGEST_FOOTER:,} are the most")
+    file.seek(end - 8 - length)
+    try:
+        return _structure(file.read(length))[0]
+    except IndexError:
+        raise ValueError("its footer breaks off") from None
+
+# %% ../../nbs/15_service/08_uploads_parquet.ipynb #58cbaa5e
 LARGEST_PAGE, MOST_PAGES, LARGEST_OPEN = 16 << 20, 50_000, 64 << 20  # bytes unpacked; pages; bytes of the pages that are open together
+_DATA, _INDEX, _DICTIONARY, _DATA_2 = range(4)
+_ABOUT = {_DATA: (5, 2), _DICTIONARY: (7, 2), _DATA_2: (8, 4)}  # by kind: the field that describes the page, and in it that of the encoding
 _DELTA_BYTE_ARRAY = 7
 
 
@@ -85,29 +123,30 @@ def _page(file: BinaryIO, at: int) -> tuple[_Page, int]:  # and where the next o
             continue
     else:
         raise ValueError("the header of a page does not end")
-    about = fields.get(5) or fields.get(7) or fields.get(8) or {}
-    page = _Page(fields[2], about.get(1, 0), about.get(4 if 8 in fields else 2, 0), 7 in fields)
-    if min(page.size, page.values, fields[3]) < 0:
+    field, encoding = _ABOUT[fields[1]]
+    page = _Page(fields[2], fields[field][1], fields[field][encoding], fields[1] == _DICTIONARY)
+    if min(page.size, page.values, page.encoding, fields[3]) < 0:
         raise ValueError("a page of less than nothing")
     return page, at + length + fields[3]
 
 
-def _pages(file: BinaryIO, column: ColumnChunkMetaData) -> Iterator[_Page]:
-    at = min(column.data_page_offset, column.dictionary_page_offset or column.data_page_offset)
-    end = at + column.total_compressed_size
+def _pages(file: BinaryIO, column: Mapping[int, Any]) -> Iterator[_Page]:
+    about = column[3]
+    at = min(about[9], about.get(11) or about[9])
+    end = at + about[7]
     while at < end:
         page, at = _page(file, at)
         yield page
 
-# %% ../../nbs/15_service/08_uploads_parquet.ipynb #3a70f80f
-def _look_at_pages(file: BinaryIO, about: FileMetaData) -> float:  # bytes of the widest rows, without what comes from dictionaries
+# %% ../../nbs/15_service/08_uploads_parquet.ipynb #ae7840d2
+def _look_at_pages(file: BinaryIO, footer: Mapping[int, Any]) -> float:  # bytes of the widest rows, without what comes from dictionaries
     widest = seen = 0
-    for group in (group for group in range(about.num_row_groups) if about.row_group(group).num_rows):
+    for group in (group for group in footer.get(4, ()) if group[3]):
         together = width = 0
-        for place in range(about.num_columns):
+        for column in group[1]:
             largest = {True: 0, False: 0}
             dense = 0.0
-            for page in _pages(file, about.row_group(group).column(place)):
+            for page in _pages(file, column):
                 seen += 1
                 _check_page(page, seen)
                 largest[page.dictionary] = max(largest[page.dictionary], page.size)
@@ -125,7 +164,7 @@ def _check_page(page: _Page, seen: int) -> None:
     if page.size > LARGEST_PAGE or seen > MOST_PAGES:
         raise TooLarge(f"{FILE} has too many or too large pages: at most {MOST_PAGES:,}, of at most {LARGEST_PAGE >> 20} MiB each")
 
-# %% ../../nbs/15_service/08_uploads_parquet.ipynb #24e2e39d
+# %% ../../nbs/15_service/08_uploads_parquet.ipynb #42734c23
 def _check_columns(schema: pa.Schema, needed: Sequence[str]) -> None:
     from pyarrow import types
 
@@ -139,7 +178,7 @@ def _check_columns(schema: pa.Schema, needed: Sequence[str]) -> None:
         problems = [Problem("numbers or text", column=name, found=f"a column of type {schema.field(name).type}"[:60]) for name in strange]
         raise InputError(f"{FILE} has columns of types that no model uses", problems)
 
-# %% ../../nbs/15_service/08_uploads_parquet.ipynb #b00a62df
+# %% ../../nbs/15_service/08_uploads_parquet.ipynb #b5d9b560
 def _dictionary_width(file: BinaryIO, about: FileMetaData, texts: list[str]) -> int:  # bytes of the longest entries of all columns together
     from pyarrow import compute, types
     from pyarrow.parquet import ParquetFile
@@ -153,8 +192,8 @@ def _dictionary_width(file: BinaryIO, about: FileMetaData, texts: list[str]) -> 
             break
     return widest
 
-# %% ../../nbs/15_service/08_uploads_parquet.ipynb #035675bd
-LARGEST_FOOTER, LONGEST_FIXED, LARGEST_BATCH = 4 << 20, 64, 16 << 20  # bytes
+# %% ../../nbs/15_service/08_uploads_parquet.ipynb #40363a5f
+LONGEST_FIXED, LARGEST_BATCH = 64, 16 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -178,32 +217,24 @@ def _plain(own: pa.Field) -> pa.Field:
     return own.with_type(own.type.value_type if types.is_dictionary(own.type) else views)
 
 
-def _check_footer(file: BinaryIO) -> None:
-    file.seek(max(file.seek(0, io.SEEK_END) - 8, 0))
-    length, magic = int.from_bytes(file.read(4), "little"), file.read(4)
-    if magic == b"PAR1" and length > LARGEST_FOOTER:
-        raise TooLarge(f"{FILE} has a footer of {length:,} bytes; {LARGEST_FOOTER:,} are the most")
-
-
 def _open(file: BinaryIO, job: Job) -> _Sheet:
     from pyarrow import schema
     from pyarrow.parquet import ParquetFile
 
-    _check_footer(file)
+    footer = _footer(file)
+    job.check_count(footer.get(3, 0))
+    width = _look_at_pages(file, footer)
     opened = ParquetFile(file, pre_buffer=False, buffer_size=1 << 16, page_checksum_verification=True)
-    about = opened.metadata
-    job.check_count(about.num_rows)
     needed = needed_columns(opened.schema_arrow.names, job)
     _check_columns(opened.schema_arrow, needed)
-    leaves = [opened.schema.column(place) for place in range(about.num_columns)]
+    leaves = [opened.schema.column(place) for place in range(len(opened.schema_arrow))]
     if any(leaf.physical_type == "FIXED_LEN_BYTE_ARRAY" and leaf.length > LONGEST_FIXED for leaf in leaves):
         raise TooLarge(f"{FILE} has a column of values of more than {LONGEST_FIXED} bytes each")
-    width = _look_at_pages(file, about)
     if texts := [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]:
-        width += _dictionary_width(file, about, texts)
+        width += _dictionary_width(file, opened.metadata, texts)
     return _Sheet(opened, schema(map(_plain, opened.schema_arrow)), max(1, int(LARGEST_BATCH / (width + 1))), needed)
 
-# %% ../../nbs/15_service/08_uploads_parquet.ipynb #c90edc21
+# %% ../../nbs/15_service/08_uploads_parquet.ipynb #76dc2cb1
 LARGEST_TABLE = 500 << 20  # bytes
 
 
@@ -221,7 +252,7 @@ def _look_through(file: BinaryIO, job: Job) -> _Sheet:
             sheet.gaps.update(name for name in sheet.needed if batch.column(name).null_count)
     except InputError:
         raise
-    except (ArrowException, OSError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError) as error:
+    except (ArrowException, OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, MemoryError) as error:
         raise InputError(f"{FILE} is not a readable Parquet file: {str(error)[:200]}") from None
     if not rows:
         raise InputError("The table has no rows")
@@ -235,7 +266,7 @@ def _longest(batch: pa.RecordBatch) -> int:
     texts = [column for column in batch.columns if any(test(column.type) for test in tests)]
     return max((compute.max(compute.binary_length(text)).as_py() or 0 for text in texts), default=0)
 
-# %% ../../nbs/15_service/08_uploads_parquet.ipynb #afc9ea5b
+# %% ../../nbs/15_service/08_uploads_parquet.ipynb #acc82553
 def _halved(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     if len(batch) < 2 or batch.nbytes <= LARGEST_PIECE:
         yield batch
@@ -244,7 +275,7 @@ def _halved(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         yield from _halved(batch.slice(0, middle))
         yield from _halved(batch.slice(middle))
 
-# %% ../../nbs/15_service/08_uploads_parquet.ipynb #c7b59a41
+# %% ../../nbs/15_service/08_uploads_parquet.ipynb #4290337b
 def _values(column: pa.Array, gaps: bool) -> list:
     from pyarrow import types
 
@@ -276,7 +307,7 @@ class _Sink(io.RawIOBase):
         found, self.parts = b"".join(self.parts), []
         return found
 
-# %% ../../nbs/15_service/08_uploads_parquet.ipynb #793d0e2a
+# %% ../../nbs/15_service/08_uploads_parquet.ipynb #25dd16c4
 def _array(values: list) -> pa.Array:  # of numbers and None, of truth values, or of texts
     import pyarrow as pa
 
@@ -295,7 +326,7 @@ def _bits(truths: Sequence[bool]) -> pa.Buffer:
 
     return pa.py_buffer(np.packbits(truths, bitorder="little"))
 
-# %% ../../nbs/15_service/08_uploads_parquet.ipynb #7fc9340c
+# %% ../../nbs/15_service/08_uploads_parquet.ipynb #d1e679d9
 def _result_type(name: str) -> pa.DataType:
     import pyarrow as pa
 

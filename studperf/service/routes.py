@@ -5,157 +5,34 @@
 # %% ../../nbs/15_service/14_routes.ipynb #d4eb03b1
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
-from time import time
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated
 
-import msgspec
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
-from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from ..schema import InputError, Problem
-from .answers import LEVEL, Desk, Options, Served, answer_form, answer_students, read_students
-from .bodies import Gone, boundary_of, check_length, form_fields, media_type, read_body, spool
+from .answers import Options, answer_students, check_feature_set, encode, read_students
+from .bodies import Gone, check_length, form_fields, media_type, read_body
 from .contract import check_outcomes
+from .desk import Served
 from .errors import KINDS, MEDIA_TYPE, Refused, come_back, problem_document, refused_input
-from .openapi import CSV, FORM, FORM_DATA, PARQUET, answers, asks, describe
+from .files import answer_file
+from .forms import answer_form
+from .openapi import FORM, answers, asks, describe
+from .options import AskedOptions, ExplainOptions, FileOptions, check_once, refused_options
 from .pages import landing_page
-from .parquet import score_parquet
 from .reference import reference_page
-from .settings import Settings
-from .uploads import TooLarge, features_json, file_kind, score_csv
+from .running import Service
+from .uploads import TooLarge
 from .webform import FormPage
 
 # %% auto #0
-__all__ = ['T', 'Level', 'Mark', 'EXPECTED', 'AT_ONCE', 'OPEN', 'KEY', 'ACCESS', 'Gate', 'Service', 'FileOptions', 'AskedOptions',
-           'ExplainOptions', 'refused_options', 'wants_page', 'make_app']
+__all__ = ['AT_ONCE', 'OPEN', 'KEY', 'ACCESS', 'wants_page', 'make_app']
 
 # %% ../../nbs/15_service/14_routes.ipynb #fa9a212e
-T = TypeVar("T")
-
-
-class Gate:
-    """Long work in threads: few at a time, few waiting."""
-
-    def __init__(
-        self,
-        *,
-        at_once: int = 2,
-        waiting: int = 8,
-    ):
-        self._free, self._room = asyncio.Semaphore(at_once), at_once + waiting
-
-    @asynccontextmanager
-    async def entered(self) -> AsyncIterator[None]:
-        """A place at work; `Refused` when too many wait already."""
-        if not self._room:
-            raise come_back("busy", "Too many long requests are waiting already.", 5)
-        self._room -= 1
-        try:
-            async with self._free:
-                yield
-        finally:
-            self._room += 1
-
-    async def run(
-        self,
-        work: Callable[..., T],
-        *arguments: Any,
-    ) -> T:
-        """Do the work in a thread."""
-        async with self.entered():
-            return await run_in_threadpool(work, *arguments)
-
-# %% ../../nbs/15_service/14_routes.ipynb #e6ea46d4
-@dataclass
-class Service:
-    """All that a running service holds."""
-
-    desk: Desk
-    settings: Settings
-    expose: Callable[[], bytes] = bytes  # metrics as Prometheus' text
-    locked: bool = False  # must a caller show a key?
-    ui: str | None = None  # address of the page with widgets
-    ready: bool = True
-    gate: Gate = field(default_factory=Gate)
-    pages: dict[tuple[str, str], Any] = field(default_factory=dict)  # made once per model version
-
-    def page(
-        self,
-        name: str,
-        make: Callable[[Served], T],  # what is kept as long as the model stays
-    ) -> T:
-        """What a name stands for with the model that is served now."""
-        served = self.desk.served
-        if (name, served.version) not in self.pages:
-            self.pages = {key: page for key, page in self.pages.items() if key[1] == served.version}
-            self.pages[name, served.version] = make(served)
-        return self.pages[name, served.version]
-
-    def count_refused(
-        self,
-        error: InputError | Refused,
-    ) -> None:
-        """Count the values that were refused."""
-        self.desk.metrics.refuse(error.problems)
-
-# %% ../../nbs/15_service/14_routes.ipynb #63cf1763
-Level = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False, description="share of students whose true value lies between lower and upper")]
-Mark = Annotated[float | None, Field(allow_inf_nan=False, description="a mark in the unit of the target; adds p_below, the probability of a true value below it")]
-
-
-class FileOptions(BaseModel):
-    """What may be asked of a file."""
-
-    model_config = ConfigDict(extra="forbid")
-    level: Level = LEVEL
-    threshold: Mark = None
-
-
-class AskedOptions(FileOptions):
-    """What may be asked of students in JSON."""
-
-    feature_set: Annotated[Literal["full", "early", "unprotected"] | None, Field(description="refused unless the model has it")] = None
-    explain: Annotated[bool, Field(description="adds base and contributions, which add up to the prediction")] = False
-
-
-class ExplainOptions(BaseModel):
-    """What may be asked of an explanation."""
-
-    model_config = ConfigDict(extra="forbid")
-    feature_set: Annotated[Literal["full", "early", "unprotected"] | None, Field(description="refused unless the model has it")] = None
-
-# %% ../../nbs/15_service/14_routes.ipynb #9076a015
-EXPECTED = {"level": "a number between 0 and 1, as 0.9", "threshold": "a number, as 60", "feature_set": "one of full, early, unprotected",
-            "explain": "true or false"}  # fmt: skip
-
-
-def refused_options(
-    error: RequestValidationError,  # of FastAPI: a query that does not fit
-) -> Refused:
-    """Which option is wrong, and what it should be."""
-    names = [str(one["loc"][-1]) for one in error.errors()]
-    values = [one.get("input") for one in error.errors()]
-    problems = [Problem(EXPECTED.get(name, "an option of this address: " + ", ".join(EXPECTED)), column=name, value=value)
-                for name, value in zip(names, values, strict=True)]  # fmt: skip
-    return Refused("invalid", "The options in the query cannot be used.", problems=problems)
-
-
-def _once(request: Request) -> None:
-    names = [name for name, _ in request.query_params.multi_items()]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise Refused("invalid", "An option stands twice.", problems=[Problem("each option once", column=name, found="stands twice") for name in twice])
-
-# %% ../../nbs/15_service/14_routes.ipynb #820a4156
 AT_ONCE = 500  # rows that are answered without a thread; about two milliseconds
 
 
@@ -170,7 +47,7 @@ def _answer(service: Service, body: bytes, options: Options, route: str) -> byte
 
 
 async def _json_body(service: Service, request: Request) -> bytes:
-    _once(request)
+    check_once(request)
     media_type(request.headers.raw, "application/json")
     check_length(request.headers.raw, service.settings.body_bytes)
     return await read_body(request.receive, limit=service.settings.body_bytes, seconds=service.settings.seconds)
@@ -185,87 +62,20 @@ async def _predict(service: Service, request: Request, options: Options, route: 
 def _json(content: bytes) -> Response:
     return Response(content, media_type="application/json")
 
-# %% ../../nbs/15_service/14_routes.ipynb #842c006e
+# %% ../../nbs/15_service/14_routes.ipynb #cf6c606c
 def _explanation(service: Service, body: bytes, options: Options) -> bytes:
     from studperf.explanation.tables import contributions_of
-    from studperf.service.answers import _check_feature_set
 
     served = service.desk.served
-    _check_feature_set(served, options.feature_set)
+    check_feature_set(served, options.feature_set)
     checked, alone = read_students(served, body, rows=service.settings.rows, depth=service.settings.depth)
     found, prediction, _ = contributions_of(served.bundle, checked)
     rows = [{"prediction": value, "base": found.base, "contributions": dict(zip(found.columns, points, strict=True))}
             for value, points in zip(prediction.tolist(), found.points.tolist(), strict=True)]  # fmt: skip
     about = {"model": served.version, "feature_set": served.feature_set, "unit": served.bundle.schema.target.unit}
-    return msgspec.json.encode(rows[0] | about if alone else about | {"explanations": rows})
+    return encode(rows[0] | about if alone else about | {"explanations": rows})
 
-# %% ../../nbs/15_service/14_routes.ipynb #6f4089ca
-def _scored(service: Service, file: Any, options: FileOptions) -> tuple[str, bytes, Iterator[bytes]]:
-    served, desk = service.desk.served, service.desk
-    kind = file_kind(file)
-
-    def note(checked: Any, answers: Any, ids: Any) -> None:
-        _log_file(desk, served, checked, answers, ids, options.level)
-
-    score = score_csv if kind == "csv" else score_parquet
-    pieces = score(file, served.bundle, level=options.level, threshold=options.threshold, rows_limit=service.settings.upload_rows,
-                   new_ids=lambda n: desk.ids.many(n, time()), on_scored=note)  # fmt: skip
-    return kind, next(pieces, b""), pieces
-
-
-def _log_file(desk: Desk, served: Served, checked: Any, answers: Any, ids: Any, level: float) -> None:
-    good, now = checked.good, time()
-    known = [values[good].tolist() for values in (answers[name] for name in ("prediction", "lower", "upper", "abstain"))]
-    named = [identity for identity in ids if identity]
-    if desk.log is not None:
-        rows = zip(named, features_json(checked), *known, strict=True)
-        desk.log.add_many([(identity, now, served.version, served.feature_set, level, *rest) for identity, *rest in rows])
-    desk.counting(partial(_count_file, desk, known[0], sum(known[3]), checked.problems))
-
-
-def _count_file(desk: Desk, predictions: list[float], abstained: int, problems: Any) -> None:
-    desk.metrics.rows["/predict/batch"] += len(predictions)
-    desk.metrics.abstained += abstained
-    desk.metrics.refuse(problems)
-    for value in predictions:
-        desk.metrics.predictions.add(value)
-
-# %% ../../nbs/15_service/14_routes.ipynb #49107f73
-async def _batch(service: Service, request: Request, options: FileOptions) -> Response:
-    _once(request)
-    headers, settings = request.headers.raw, service.settings
-    kind = media_type(headers, CSV, PARQUET, FORM_DATA)
-    check_length(headers, settings.upload_bytes)
-    boundary = boundary_of(headers) if kind == FORM_DATA else None
-    deadline = settings.seconds + settings.upload_bytes / 2**20  # a second more for each megabyte that may come
-    file = await spool(request.receive, limit=settings.upload_bytes, seconds=deadline, boundary=boundary)
-    entered = service.gate.entered()
-    try:
-        await entered.__aenter__()
-    except BaseException:
-        file.close()
-        raise
-    try:
-        found, first, pieces = await run_in_threadpool(_scored, service, file, options)
-    except BaseException:
-        file.close()
-        await entered.__aexit__(None, None, None)
-        raise
-    name, kind = ("scored.csv", f"{CSV}; charset=utf-8") if found == "csv" else ("scored.parquet", PARQUET)
-    attached = {"content-disposition": f'attachment; filename="{name}"'}
-    return StreamingResponse(_sending(first, pieces, file, entered), media_type=kind, headers=attached)
-
-
-async def _sending(first: bytes, pieces: Iterator[bytes], file: Any, entered: Any) -> AsyncIterator[bytes]:
-    try:
-        yield first
-        async for piece in iterate_in_threadpool(pieces):
-            yield piece
-    finally:
-        file.close()
-        await entered.__aexit__(None, None, None)
-
-# %% ../../nbs/15_service/14_routes.ipynb #64209a73
+# %% ../../nbs/15_service/14_routes.ipynb #2773c599
 def wants_page(
     accept: str | None,  # the header
 ) -> bool:
@@ -278,7 +88,7 @@ def _html(page: str, status: int = 200) -> Response:
 
 
 async def _form(service: Service, request: Request) -> Response:
-    _once(request)
+    check_once(request)
     media_type(request.headers.raw, FORM)
     fields = form_fields(await read_body(request.receive, limit=service.settings.body_bytes, seconds=service.settings.seconds))
     paged = wants_page(request.headers.get("accept"))
@@ -286,58 +96,61 @@ async def _form(service: Service, request: Request) -> Response:
         answer = answer_form(service.desk, fields, route="/predictdata")
     except InputError as error:
         if not paged:
-            raise
+            raise refused_input(error, one=True) from None
         service.count_refused(error)
         return _html(service.page("form", _form_page).render(values=fields, error=error), 422)
     if paged:
         return _html(service.page("form", _form_page).render(values=fields, answer=answer))
     named = {"prediction": answer["prediction"], "confidence": answer["level"], "lower": answer["lower"], "upper": answer["upper"]}
-    return _json(msgspec.json.encode(named))
+    return _json(encode(named))
 
 
 def _form_page(served: Served) -> FormPage:
     return FormPage(served.bundle)
 
-# %% ../../nbs/15_service/14_routes.ipynb #59ef955a
+# %% ../../nbs/15_service/14_routes.ipynb #6ba54845
 async def _outcomes(service: Service, request: Request) -> Response:
     body = await _json_body(service, request)
     found = check_outcomes(body, service.desk.served.bundle.schema.target, rows=service.settings.rows)
     if service.desk.log is None:
         raise Refused("conflict", "This service keeps no log of predictions, so there is nothing to which a true score could belong.")
-    unknown = set(await run_in_threadpool(service.desk.log.record_outcomes, found))
+    try:
+        unknown = set(await service.gate.run(service.desk.log.record_outcomes, found))
+    except ConnectionError:
+        raise come_back("busy", "The database of the log does not answer; nothing was stored.", 5) from None
     if unknown:
         rows = [(row, identity) for row, (identity, _) in enumerate(found, 1) if identity in unknown]
         problems = [Problem("the id of a prediction in the log", row=row, column="id", value=identity) for row, identity in rows]
         raise Refused("not-found", f"{len(unknown):,} of these predictions are not in the log; nothing was stored.", problems=problems)
-    return _json(msgspec.json.encode({"stored": len(found)}))
+    return _json(encode({"stored": len(found)}))
 
-# %% ../../nbs/15_service/14_routes.ipynb #e003977a
+# %% ../../nbs/15_service/14_routes.ipynb #842c006e
 def _state(service: Service) -> Response:
     if not service.ready:
         raise come_back("busy", "The service is stopping, or has no model yet.", 2)
-    return _json(msgspec.json.encode({"status": "healthy", "timestamp": datetime.now(timezone.utc).isoformat(timespec="milliseconds")}))
+    return _json(encode({"status": "healthy", "timestamp": datetime.now(timezone.utc).isoformat(timespec="milliseconds")}))
 
 
 def _readiness(service: Service) -> Response:
     _state(service)
-    return _json(msgspec.json.encode({"status": "ready", "model": service.desk.served.version}))
+    return _json(encode({"status": "ready", "model": service.desk.served.version}))
 
 
 def _facts(service: Service) -> bytes:
     def make(served: Served) -> bytes:
         kept = {key: value for key, value in served.bundle.manifest.items() if key not in ("probes", "files", "typical", "effects")}
-        return msgspec.json.encode({"version": served.version, **kept})
+        return encode({"version": served.version, **kept})
 
     return service.page("facts", make)
 
-# %% ../../nbs/15_service/14_routes.ipynb #2df70421
+# %% ../../nbs/15_service/14_routes.ipynb #6f4089ca
 OPEN, KEY = "open", "key"
 ACCESS = {
     "/livez": OPEN, "/readyz": OPEN, "/health": OPEN, "/": KEY, "/predictdata": KEY, "/predicted_data": KEY, "/predict": KEY, "/predict/batch": KEY,
     "/explain": KEY, "/model": KEY, "/model/card": KEY, "/metrics": KEY, "/outcomes": KEY, "/docs": KEY, "/openapi.json": KEY,
 }  # fmt: skip
 
-# %% ../../nbs/15_service/14_routes.ipynb #9de6d9d3
+# %% ../../nbs/15_service/14_routes.ipynb #85d7f23c
 def _add_pages(app: FastAPI, service: Service) -> None:
     page = {"tags": ["Pages"], "response_class": Response}
 
@@ -364,7 +177,7 @@ def _add_pages(app: FastAPI, service: Service) -> None:
         async def filled(request: Request) -> Response:
             return await _form(service, request)
 
-# %% ../../nbs/15_service/14_routes.ipynb #1ceddc7e
+# %% ../../nbs/15_service/14_routes.ipynb #64209a73
 def _add_facts(app: FastAPI, service: Service) -> None:
     facts = {"tags": ["Service"], "response_class": Response}
 
@@ -374,7 +187,7 @@ def _add_facts(app: FastAPI, service: Service) -> None:
 
     @app.get("/openapi.json", summary="The contract", responses=answers("any"), **facts)
     async def contract() -> Response:
-        return _json(service.page("openapi", lambda served: msgspec.json.encode(app.openapi())))
+        return _json(service.page("openapi", lambda served: encode(app.openapi())))
 
     @app.get("/health", summary="Is the service healthy?", responses=answers("Health", 503), **facts)
     async def health() -> Response:
@@ -392,16 +205,17 @@ def _add_facts(app: FastAPI, service: Service) -> None:
     async def metrics() -> Response:
         return Response(service.expose(), media_type="text/plain; version=0.0.4")
 
-# %% ../../nbs/15_service/14_routes.ipynb #f197700e
+# %% ../../nbs/15_service/14_routes.ipynb #c5b0d4d0
 def _add_predictions(app: FastAPI, service: Service) -> None:
     refusals = (400, 403, 408, 413, 415, 422)
+    student, outcome = (asks(name, rows=service.settings.rows) for name in ("Student", "Outcome"))
     model = {"tags": ["Predictions"], "response_class": Response}
 
-    @app.post("/predict", summary="Predict one student or a list", responses=answers("Prediction", *refusals), openapi_extra=asks("Student"), **model)
+    @app.post("/predict", summary="Predict one student or a list", responses=answers("Prediction", *refusals), openapi_extra=student, **model)
     async def predict(request: Request, asked: Annotated[AskedOptions, Query()]) -> Response:
         return await _predict(service, request, Options(**asked.model_dump()), "/predict")
 
-    @app.post("/explain", summary="What each value contributes", responses=answers("Explanation", *refusals), openapi_extra=asks("Student"), **model)
+    @app.post("/explain", summary="What each value contributes", responses=answers("Explanation", *refusals), openapi_extra=student, **model)
     async def explain(request: Request, asked: Annotated[ExplainOptions, Query()]) -> Response:
         body, options = await _json_body(service, request), Options(feature_set=asked.feature_set)
         work = partial(_explanation, service, body, options)
@@ -410,13 +224,13 @@ def _add_predictions(app: FastAPI, service: Service) -> None:
 
     @app.post("/predict/batch", summary="Predict a file", responses=answers("file", *refusals), openapi_extra=asks("file"), **model)
     async def batch(request: Request, asked: Annotated[FileOptions, Query()]) -> Response:
-        return await _batch(service, request, asked)
+        return await answer_file(service, request, asked)
 
-    @app.post("/outcomes", summary="Send true scores", responses=answers("Stored", *refusals, 404, 409), openapi_extra=asks("Outcome"), **model)
+    @app.post("/outcomes", summary="Send true scores", responses=answers("Stored", *refusals, 404, 409), openapi_extra=outcome, **model)
     async def outcomes(request: Request) -> Response:
         return await _outcomes(service, request)
 
-# %% ../../nbs/15_service/14_routes.ipynb #42de83e4
+# %% ../../nbs/15_service/14_routes.ipynb #b450f9ea
 def _refuse(service: Service, refused: Refused, request: Request) -> Response:
     document = problem_document(refused, request_id=request.scope.get("studperf.request_id"))
     return Response(document, refused.status, headers=refused.headers, media_type=MEDIA_TYPE)
@@ -437,7 +251,7 @@ def _refusal_of(error: Exception) -> Refused:
         return Refused(kind, detail, headers=error.headers)
     return Refused("fault", "The service failed; its log knows the request by its id.")
 
-# %% ../../nbs/15_service/14_routes.ipynb #71b86009
+# %% ../../nbs/15_service/14_routes.ipynb #e003977a
 def make_app(
     service: Service,
 ) -> FastAPI:
@@ -452,6 +266,9 @@ def make_app(
         if isinstance(error, Gone):
             raise error
         refused = _refusal_of(error)
+        if refused.kind == "method":  # Starlette names the methods of the first route at an address only
+            same = [route.methods for route in app.routes if route.path == request.url.path]
+            refused.headers["allow"] = ", ".join(sorted(set().union(*same)))
         service.count_refused(refused)
         return _refuse(service, refused, request)
 

@@ -22,16 +22,18 @@ from ..artifact import Bundle
 from ..artifact.bundle import SEAL, BundleError, load_bundle
 from ..prediction import find_model
 from ..schema import InputError
-from .answers import Desk, Served
+from .desk import Desk, Served
 from .errors import Refused, problem_document
 from .events import AccessLog, configure_logs, traced
-from .front import Front, Guard
-from .keys import Keys, digest_of, new_key
+from .front import Front
+from .guard import Guard
+from .keys import Keys, new_key
 from .log import PredictionLog
 from .metrics import Histogram, Metrics, make_exposition, prediction_bounds
 from .protocol import make_protocol
 from .rates import Rates
-from .routes import Service, make_app
+from .routes import ACCESS, make_app
+from .running import Service
 from .settings import Settings, check_closed
 
 log = logging.getLogger(__name__)
@@ -107,7 +109,7 @@ class Champion:
             return False
         self.service.desk.served, self._seal = served, seal
         metrics.reloads["taken"] += 1
-        log.info("a new model answers", extra={"model": served.version})
+        log.info("a new model answers: %s", served.version)
         return True
 
     async def watch(self) -> None:
@@ -161,7 +163,7 @@ def _config(front: Front, app: Any, settings: Settings) -> uvicorn.Config:
 
     protocol = make_protocol(seconds=settings.seconds, connections=settings.connections, refuse=refuse)
     return uvicorn.Config(
-        app, host=settings.host, port=settings.port, http=protocol, ws="none", lifespan="off", loop="auto", access_log=False, log_config=None,
+        app, interface="asgi3", host=settings.host, port=settings.port, http=protocol, ws="none", lifespan="off", loop="auto", access_log=False, log_config=None,
         server_header=False, timeout_keep_alive=30, timeout_graceful_shutdown=int(settings.stop_seconds) or None, backlog=2048,
         proxy_headers=bool(settings.forwarded), forwarded_allow_ips=list(settings.forwarded) or None,
     )  # fmt: skip
@@ -194,10 +196,10 @@ def run(
     front = make_front(service, access=access)
 
     def ready(address: str) -> None:
-        log.info("ready", extra={"url": address, "model": bundle.version, "keys": len(settings.api_keys) if service.locked else 0})
+        log.info("ready at %s with model %s; %s", address, bundle.version, "keys are asked for" if service.locked else "no key is asked for")
         told(f"Serving {bundle!r}\n{address}    form: {address}/predictdata    reference: {address}/docs    stop: Ctrl+C")
 
-    server = _Server(_config(front, traced(front), settings), front, Champion(service, model), ready)
+    server = _Server(_config(front, traced(front, routes=ACCESS), settings), front, Champion(service, model), ready)
     before = signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again after a stop in good order
     try:
         server.run()

@@ -121,11 +121,14 @@ class Domain:
         columns = checked.columns if isinstance(checked, Checked) else checked
         if absent := [name for name in (*self.numbers, *self.categories) if name not in columns]:
             raise InputError("The table does not have the columns of the domain", [Problem("this column", column=name) for name in absent])
-        found: list[list[str]] = [[] for _ in next(iter(columns.values()))]
+        found: dict[int, list[str]] = {}
         for sign in (_out_of_range, _unlikely_mixtures, _new_categories, _empty_pairs):
             for row, words in sign(self, columns):
-                found[row].append(words)
-        return ["; ".join(words) for words in found]
+                found.setdefault(row, []).append(words)
+        reasons = [""] * len(next(iter(columns.values())))
+        for row, words in found.items():
+            reasons[row] = "; ".join(words)
+        return reasons
 
     @cached_property
     def _tables(self) -> dict[tuple[str, str], np.ndarray]:
