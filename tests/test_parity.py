@@ -145,7 +145,8 @@ def uneven_class(n: int) -> pd.DataFrame:
 @pytest.mark.parametrize("by", [None, "club"], ids=["one calibration", "by group"])
 def test_the_quick_row_where_widths_vary_and_groups_differ(by, tmp_path):
     schema = Schema((
-        Column("hours", low=0, high=10, missing="impute"), Column("club", kind="category", categories=("chess", "go", "none"), unknown="ignore", missing="impute"),
+        Column("hours", low=0, high=10, missing="impute"),
+        Column("club", kind="category", categories=("chess", "go", "none"), unknown="ignore", missing="impute"),
         Column("mark", kind="target", low=0, high=100),
     ))  # fmt: skip
     trained = studperf.train(uneven_class(600), schema=schema, families=["linear"], out=tmp_path, intervals_by=by)

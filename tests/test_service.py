@@ -82,12 +82,22 @@ def test_closed_by_default(arguments, tmp_path):
 
 
 @pytest.mark.parametrize("variables, words", [
-    ({"PORT": "80000"}, "PORT: '80000'"), ({"STUDPERF_API_KEYS": "my-secret-key"}, "not its SHA-256"), ({"STUDPERF_DATABASE": "nosql"}, "STUDPERF_DATABASE"),
+    ({"PORT": "80000"}, "PORT: '80000'"), ({"STUDPERF_API_KEYS": "my-secret-key"}, "not its SHA-256"),
+    ({"STUDPERF_DATABASE": "nosql"}, "STUDPERF_DATABASE"),
     ({"STUDPERF_DATABASE": "sqlite:////proc/no/predictions.db"}, "predictions.db"), ({"STUDPERF_MODEL": "nowhere"}, "no such model"),
 ])  # fmt: skip
 def test_a_mistake_in_the_environment_is_told_before_the_start(variables, words, tmp_path):
     refused = closed(tmp_path, **({"STUDPERF_DATABASE": "off", "PORT": "0"} | variables))
     assert refused.returncode == 2 and words in refused.stderr and "my-secret-key" not in refused.stderr and "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize("package, extra", [("uvicorn", "serve"), ("msgspec", "serve"), ("sqlalchemy", "serve"), ("prometheus_client", "serve")])
+def test_a_package_that_is_missing_is_named_with_its_extra(package, extra, tmp_path):
+    code = f"import sys; sys.modules[{package!r}] = None; from studperf.cli import main; sys.exit(main(['serve', '--port', '0']))"
+    refused = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=clean_environment(), cwd=tmp_path, timeout=60, check=False
+    )
+    assert refused.returncode == 2 and f"pip install 'studperf[{extra}]'" in refused.stderr, refused.stderr
 
 
 def test_a_port_that_is_taken_is_told(service, tmp_path):

@@ -87,9 +87,11 @@ def main(
         logging.getLogger("studperf").removeHandler(handler)
 
 
-EXTRAS = {"matplotlib": "notebooks", "seaborn": "notebooks", "papermill": "notebooks", "xgboost": "boost", "catboost": "boost",
-          "shap": "explain", "psycopg": "postgres", "voila": "ui",
-          **dict.fromkeys(("fastapi", "uvicorn", "httptools", "msgspec", "sqlalchemy", "prometheus_client", "python_multipart"), "serve")}  # fmt: skip
+_PACKAGES = {
+    "notebooks": "matplotlib seaborn papermill", "boost": "xgboost catboost", "explain": "shap", "postgres": "psycopg", "ui": "voila",
+    "serve": "fastapi uvicorn httptools msgspec sqlalchemy prometheus_client python_multipart",
+}  # fmt: skip
+EXTRAS = {package: extra for extra, packages in _PACKAGES.items() for package in packages.split()}
 
 
 def _tell(as_json: bool, error: Exception) -> int:

@@ -149,7 +149,9 @@ def _seen(bundle: Bundle, column: Column) -> frozenset[str | None] | _Numbers:
     return frozenset(name for name, there in zip(column.categories, seen, strict=False) if there) | ({None} if column.missing == "impute" else set())
 
 
-def _folded(known: Mapping, is_like: Callable, point: Callable, sides: Sequence[Callable], ends: tuple, scale: tuple) -> Callable[[Values], Row | None]:
+def _folded(
+    known: Mapping, is_like: Callable, point: Callable, sides: Sequence[Callable], ends: tuple, scale: tuple
+) -> Callable[[Values], Row | None]:
     (by, own, general), (low, high), known = ends, scale, list(known.items())
 
     def answer(values: Values) -> Row | None:

@@ -35,9 +35,9 @@ class Prediction(msgspec.Struct, omit_defaults=False, gc=False):
     abstain: Annotated[bool, msgspec.Meta(description="true: the student is unlike the training data; do not rely on the number")] = False
     abstain_reason: Annotated[str, msgspec.Meta(description="in words; empty where there is none")] = ""
     base: Annotated[float, msgspec.Meta(description="the same for every student")] | msgspec.UnsetType = msgspec.UNSET
-    contributions: Annotated[dict[str, float], msgspec.Meta(description="per column; with base they add up to the prediction")] | msgspec.UnsetType = (
-        msgspec.UNSET
-    )
+    contributions: (
+        Annotated[dict[str, float], msgspec.Meta(description="per column; with base they add up to the prediction")] | msgspec.UnsetType
+    ) = msgspec.UNSET
 
 
 class Single(Prediction, gc=False, kw_only=True):
@@ -179,4 +179,6 @@ def answer_students(
     rows = _rows(ids, answers, explained)
     about = {"model": served.version, "feature_set": served.feature_set, "level": options.level}
     about |= {} if options.threshold is None else {"threshold": options.threshold}
-    return encode(Single(**{name: getattr(rows[0], name) for name in rows[0].__struct_fields__}, **about) if alone else Several(predictions=rows, **about))
+    return encode(
+        Single(**{name: getattr(rows[0], name) for name in rows[0].__struct_fields__}, **about) if alone else Several(predictions=rows, **about)
+    )

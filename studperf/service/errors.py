@@ -122,11 +122,12 @@ def refused_input(
 def problem_schema() -> dict[str, Any]:
     """The JSON schema of a problem document."""
     text, place = {"type": "string"}, {"row": {"type": "integer", "minimum": 1}, "value": {}}
-    fields = {name: {**text, "description": words} for name, words in
-              {"field": "name in the schema", "found": "in words, where there is no value", "expected": "in words", "message": "all of it"}.items()}  # fmt: skip
+    about = {"field": "name in the schema", "found": "in words, where there is no value", "expected": "in words", "message": "all of it"}
+    fields = {name: {**text, "description": words} for name, words in about.items()}
     entry = {"type": "object", "properties": {**place, **fields}, "required": ["expected", "message"], "additionalProperties": False}
     properties = {
-        "type": {**text, "enum": [f"/docs#{name}" for name in KINDS]}, "title": text, "status": {"type": "integer", "enum": [k.status for k in KINDS.values()]},
+        "type": {**text, "enum": [f"/docs#{name}" for name in KINDS]}, "title": text,
+        "status": {"type": "integer", "enum": [kind.status for kind in KINDS.values()]},
         "detail": text, "request_id": text, "n_errors": {"type": "integer", "minimum": 1, "description": f"of which at most {LISTED} are listed"},
         "errors": {"type": "array", "maxItems": LISTED, "items": entry},
     }  # fmt: skip

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from functools import partial
 from time import time
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse

@@ -12,8 +12,8 @@ import msgspec
 
 from ..schema import Column
 from .answers import Several, Single
-from .desk import Served
 from .contract import example_student, outcome_schema, student_schema
+from .desk import Served
 from .errors import KINDS, MEDIA_TYPE, problem_schema
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@
 # %% ../../nbs/15_service/13_options.ipynb #8d3732a0
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -20,7 +20,9 @@ __all__ = ['Level', 'Mark', 'EXPECTED', 'FileOptions', 'AskedOptions', 'ExplainO
 
 # %% ../../nbs/15_service/13_options.ipynb #fda96f61
 Level = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False, description="share of students whose true value lies between lower and upper")]
-Mark = Annotated[float | None, Field(allow_inf_nan=False, description="a mark in the unit of the target; adds p_below, the probability of a true value below it")]
+Mark = Annotated[
+    float | None, Field(allow_inf_nan=False, description="a mark in the unit of the target; adds p_below, the probability of a true value below it")
+]
 
 
 class FileOptions(BaseModel):
@@ -69,4 +71,6 @@ def check_once(
     """Refuse an option that stands twice."""
     names = [name for name, _ in request.query_params.multi_items()]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise Refused("invalid", "An option stands twice.", problems=[Problem("each option once", column=name, found="stands twice") for name in twice])
+        raise Refused(
+            "invalid", "An option stands twice.", problems=[Problem("each option once", column=name, found="stands twice") for name in twice]
+        )

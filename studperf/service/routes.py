@@ -5,7 +5,7 @@
 # %% ../../nbs/15_service/14_routes.ipynb #d4eb03b1
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated
 
@@ -128,7 +128,7 @@ async def _outcomes(service: Service, request: Request) -> Response:
 def _state(service: Service) -> Response:
     if not service.ready:
         raise come_back("busy", "The service is stopping, or has no model yet.", 2)
-    return _json(encode({"status": "healthy", "timestamp": datetime.now(timezone.utc).isoformat(timespec="milliseconds")}))
+    return _json(encode({"status": "healthy", "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds")}))
 
 
 def _readiness(service: Service) -> Response:

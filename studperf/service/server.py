@@ -163,8 +163,9 @@ def _config(front: Front, app: Any, settings: Settings) -> uvicorn.Config:
 
     protocol = make_protocol(seconds=settings.seconds, connections=settings.connections, refuse=refuse)
     return uvicorn.Config(
-        app, interface="asgi3", host=settings.host, port=settings.port, http=protocol, ws="none", lifespan="off", loop="auto", access_log=False, log_config=None,
-        server_header=False, timeout_keep_alive=30, timeout_graceful_shutdown=int(settings.stop_seconds) or None, backlog=2048,
+        app, interface="asgi3", host=settings.host, port=settings.port, http=protocol, ws="none", lifespan="off", loop="auto",
+        access_log=False, log_config=None, server_header=False, timeout_keep_alive=30, backlog=2048,
+        timeout_graceful_shutdown=int(settings.stop_seconds) or None,
         proxy_headers=bool(settings.forwarded), forwarded_allow_ips=list(settings.forwarded) or None,
     )  # fmt: skip
 
