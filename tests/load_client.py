@@ -14,6 +14,7 @@ import re
 import sys
 import threading
 import time
+from contextlib import suppress
 from itertools import count
 
 import uvloop
@@ -177,7 +178,7 @@ class Load:
     async def run(self) -> dict:
         """Ask until it is time to stop; answers that are due may take five seconds more."""
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
-        threading.Thread(target=lambda: (sys.stdin.read(), loop.call_soon_threadsafe(stop.set)), daemon=True).start()
+        threading.Thread(target=wait_for_end, args=(loop, stop), daemon=True).start()
         loop.call_later(self.config["seconds"], stop.set)
         for _ in range(self.config["connections"]):
             await self.open()
@@ -192,6 +193,13 @@ class Load:
                 break
             await asyncio.sleep(0.01)
         return self.tally.result(seconds)
+
+
+def wait_for_end(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    """Stop when standard input ends."""
+    sys.stdin.read()
+    with suppress(RuntimeError):  # the loop has ended by itself
+        loop.call_soon_threadsafe(stop.set)
 
 
 async def main() -> dict:

@@ -340,7 +340,7 @@ FORMS = [
     bad("form: JSON", predict(STUDENT, "/predictdata"), "media-type", FORM_TYPE),
     bad("form: too large", form({WORD: WORD * 4000}), "too-large", "more than 20,000 bytes"),
     bad("form: too large, for a browser", form({WORD: WORD * 4000}, accept=HTML), "too-large", "more than 20,000 bytes"),
-    bad("form: an option", form({}, "/predictdata?level=0.5&level=0.5"), "invalid", "twice", at=["level"]),
+    bad("form: an option", form({}, "/predictdata?level=0.5"), "invalid", "takes no options", at=["level"]),
 ]
 
 MANY = csv(*[{"reading_score": score % 100} for score in range(150)])
@@ -432,7 +432,7 @@ OTHERS = [
     outcome("outcome: a list with a bad row", [{"id": ID, "value": 70}, {"id": ID, "value": -1}], "row 2", at=[(2, "value")]),
     outcome("outcome: an empty list", "[]", "from one to 20", at=[]),
     outcome("outcome: too many", [{"id": ID, "value": 70}] * 21, "from one to 20", at=[], kind="too-large"),
-    outcome("outcome: an unknown prediction", {"id": ID, "value": 70}, "not in the log", at=[(1, "id")], kind="not-found"),
+    outcome("outcome: an unknown prediction", {"id": ID, "value": 70}, "not in the log", at=["id"], kind="not-found"),
     bad("outcome: no log", predict({"id": ID, "value": 70}, "/outcomes", authorization=f"Bearer {KEY}"), "conflict", "no log", server="closed"),
 ]
 
@@ -601,8 +601,8 @@ def test_a_bad_request_is_refused_in_its_own_words(case, heard):
 def check_headers(answer: Heard, case: Case) -> None:
     expected = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
     if case.by == "app":
-        expected |= {"content-security-policy": "default-src 'none'; frame-ancestors 'none'", "referrer-policy": "no-referrer",
-                     "cross-origin-resource-policy": "same-origin", "x-request-id": json.loads(answer.body)["request_id"]}  # fmt: skip
+        policy = "default-src 'none'; frame-ancestors 'none'"
+        expected |= {"content-security-policy": policy, "x-request-id": json.loads(answer.body)["request_id"]}
     assert expected.items() <= answer.headers.items()
     assert not {"server", "access-control-allow-origin", f"x-{WORD}"} & answer.headers.keys()
     assert int(answer.headers["content-length"]) == len(answer.body)

@@ -288,13 +288,13 @@ def test_clients_that_behave_badly_all_at_once_do_not_disturb_the_others():
     bodies = [json.dumps(student) for student in students(20)]
     limits = {"STUDPERF_TIMEOUT": TIMEOUT, "STUDPERF_MAX_CONNECTIONS": 3000, "STUDPERF_MAX_UPLOAD_BYTES": 2**20}
     with served(**limits) as server:
-        drive(server, bodies, seconds=1)
-        process, before = psutil.Process(server.process.pid), rss_mb(server)
-        descriptors = process.num_fds()
+        process, descriptors = psutil.Process(server.process.pid), psutil.Process(server.process.pid).num_fds()
+        asyncio.run(all_at_once(server.port, 2, 100))  # what is allocated once
+        before = rss_mb(server)
         with loaded(server, bodies, seconds=120, rate=100) as result:
             seen, wrong = asyncio.run(all_at_once(server.port, size(2, 10), 1500))
         for _ in range(100):
-            if process.num_fds() <= descriptors + 5:
+            if process.num_fds() <= descriptors + 10:
                 break
             time.sleep(0.1)
         print("\n" + "\n".join(f"{name}: {end} {count}" for (name, end), count in sorted(seen.items())))
@@ -303,9 +303,9 @@ def test_clients_that_behave_badly_all_at_once_do_not_disturb_the_others():
         assert wrong == []
         assert result["wrong"] == [] and result["lost"] == result["cut"] == result["unanswered"] == 0
         assert result["right"] > 0.9 * result["sent"] > 0
-        assert process.num_fds() <= descriptors + 5, "connections are still open"
+        assert process.num_fds() <= descriptors + 10, "connections are still open"
         assert in_flight == 1, "requests that nobody waits for are still in flight"  # the one that asks
-        assert grown < size(150, 150)
+        assert grown < 40
         assert "Traceback" not in server.log()
 
 
@@ -426,13 +426,12 @@ def test_told_to_stop_it_answers_what_it_has_begun_and_the_log_is_complete(tmp_p
 
 
 def test_told_to_stop_it_does_not_wait_for_ever(tmp_path):
-    with served(STUDPERF_STOP_SECONDS=1, STUDPERF_TIMEOUT=600) as server:
-        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as waiting:
-            waiting.sendall(head("/predict", "Content-Length: 100", "Expect: 100-continue"))
-            assert waiting.recv(1000).startswith(b"HTTP/1.1 100")
-            told = time.monotonic()
-            assert server.stop() == 0
-            took = time.monotonic() - told
+    with served(STUDPERF_STOP_SECONDS=1, STUDPERF_TIMEOUT=600) as server, socket.create_connection(("127.0.0.1", server.port), timeout=30) as waiting:
+        waiting.sendall(head("/predict", "Content-Length: 100", "Expect: 100-continue"))
+        assert waiting.recv(1000).startswith(b"HTTP/1.1 100")
+        told = time.monotonic()
+        assert server.stop() == 0
+        took = time.monotonic() - told
     print(f"\nended after {took:.2f} s")
     assert took < 4
 
@@ -450,20 +449,28 @@ def reloads(server: Server, outcome: str) -> float:
     return metric(server, f'studperf_model_reloads_total{{outcome="{outcome}"}}')
 
 
+SHIPPED = Path(str(files("studperf") / "data" / "production"))
+
+
 def swap(home: Path, folder: Path) -> None:
     """Point `production` to a folder, in one step, without any check."""
     (home / ".swap").symlink_to(folder)
     os.replace(home / ".swap", home / "production")
 
 
+def spoil(folder: Path, name: str, into: Path) -> Path:
+    """A copy of a bundle in which one file is not what was written."""
+    shutil.copytree(folder, into)
+    content = bytearray((into / name).read_bytes())
+    content[10] ^= 1
+    (into / name).write_bytes(content)
+    return into
+
+
 def test_a_new_champion_takes_over_under_load_and_a_damaged_one_does_not(tmp_path, linear):
-    shipped, home = Path(str(files("studperf") / "data" / "production")), tmp_path / "home"
-    old, new, bodies = load_bundle(shipped), load_bundle(linear), [json.dumps(student) for student in students(20)]
-    publish(publishers.packed(shipped), home)
-    damaged = tmp_path / "damaged"
-    shutil.copytree(shipped, damaged)
-    content = (damaged / "predictor.json").read_bytes()
-    (damaged / "predictor.json").write_bytes(content.replace(b"0", b"1", 1))
+    home, old, new, bodies = tmp_path / "home", load_bundle(SHIPPED), load_bundle(linear), [json.dumps(student) for student in students(20)]
+    publish(publishers.packed(SHIPPED), home)
+    damaged = spoil(SHIPPED, "manifest.sha256", tmp_path / "damaged")
     with served("--model", home, STUDPERF_POLL=0.2) as server, loaded(server, bodies, old, new, seconds=60, rate=300) as result:
         time.sleep(0.5)
         publish(publishers.packed(linear), home)
@@ -475,20 +482,31 @@ def test_a_new_champion_takes_over_under_load_and_a_damaged_one_does_not(tmp_pat
         time.sleep(0.5)
         assert read_answer(ask(server, "POST", "/predict", bodies[0])[1]) == right_answer(bodies[0], new)
         assert reloads(server, "taken") == 1 and ask(server, "GET", "/readyz")[0] == 200
-        swap(home, shipped)  # the same bundle as the damaged one, but whole
-        wait_for(lambda: reloads(server, "taken") == 2)
-        for turn in range(size(10, 100)):
-            publish(publishers.packed((linear, shipped)[turn % 2]), home)
+        turns = size(11, 101)
+        for turn in range(turns):
+            swap(home, (SHIPPED, linear)[turn % 2])
             server.process.send_signal(signal.SIGHUP)
-            time.sleep(0.05)
-        assert ask(server, "GET", "/readyz")[0] == 200
-    print(f"\n{shown(result)}; {result['models']}")
+            wait_for(lambda turn=turn: reloads(server, "taken") == turn + 2)
+        assert read_answer(ask(server, "POST", "/predict", bodies[0])[1]) == right_answer(bodies[0], old)
+    print(f"\n{turns + 1} takeovers; {shown(result)}; {result['models']}")
     assert result["wrong"] == [] and result["right"] == result["sent"] and set(result["models"]) == {old.version, new.version}
 
 
+def test_a_champion_that_was_damaged_is_taken_when_it_is_mended(tmp_path, linear):
+    home = tmp_path / "home"
+    publish(publishers.packed(SHIPPED), home)
+    half_copied = spoil(linear, "predictor.json", tmp_path / "half-copied")
+    with served("--model", home, STUDPERF_POLL=0.2) as server:
+        swap(home, half_copied)
+        wait_for(lambda: reloads(server, "refused") >= 1)
+        shutil.copy(linear / "predictor.json", half_copied)
+        wait_for(lambda: reloads(server, "taken") == 1)
+        assert json.loads(ask(server, "GET", "/readyz")[1])["model"] == load_bundle(linear).version
+
+
 def test_a_hangup_signal_takes_the_new_champion_at_once(tmp_path, linear):
-    shipped, home = Path(str(files("studperf") / "data" / "production")), tmp_path / "home"
-    publish(publishers.packed(shipped), home)
+    home = tmp_path / "home"
+    publish(publishers.packed(SHIPPED), home)
     with served("--model", home, STUDPERF_POLL=3600) as server:
         publish(publishers.packed(linear), home)
         time.sleep(0.5)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, isfinite
 from typing import Any
 
 import msgspec
@@ -35,7 +35,6 @@ KINDS = {
     "method": Kind(405, "This address does not take this method"),
     "timeout": Kind(408, "The request did not arrive in time"),
     "conflict": Kind(409, "The service is not set up for this"),
-    "length": Kind(411, "The length of the body must be known"),
     "too-large": Kind(413, "The request is too large"),
     "media-type": Kind(415, "This kind of body is not understood"),
     "host": Kind(421, "The service is not known by this name"),
@@ -92,6 +91,8 @@ MEDIA_TYPE = "application/problem+json"
 def _place(problem: Problem) -> dict[str, Any]:
     plain = problem.to_dict()
     names = {"row": "row", "column": "field", "value": "value", "found": "found", "expected": "expected", "message": "message"}
+    if isinstance(problem.value, float) and isfinite(problem.value):
+        plain["value"] = problem.value
     return {new: plain[old] for old, new in names.items() if plain[old] not in (None, "") or old == "value" and not problem.found}
 
 

@@ -220,10 +220,10 @@ def _unlikely_mixtures(domain: Domain, columns: Mapping[str, np.ndarray]) -> Ite
         return
     inside = {name: np.clip(columns[name], domain.numbers[name]["low"], domain.numbers[name]["high"]) for name in names}
     Z = _standardised(domain.numbers, inside)
-    for row in np.flatnonzero(_distance(Z, R) > domain.limits["mixture"]).tolist():
-        there = np.flatnonzero(~np.isnan(Z[row]))
-        pairs = [(_distance(Z[row : row + 1, both], R[np.ix_(both, both)])[0], *both) for both in map(list, combinations(there, 2))]
-        a, b = (names[place] for place in max(pairs)[1:])
+    far, pairs = np.flatnonzero(_distance(Z, R) > domain.limits["mixture"]), list(map(list, combinations(range(len(names)), 2)))
+    by_pair = np.column_stack([_distance(Z[np.ix_(far, both)], R[np.ix_(both, both)]) for both in pairs])  # 0 where one is missing
+    for row, pair in zip(far.tolist(), by_pair.argmax(axis=1).tolist(), strict=True):
+        a, b = (names[place] for place in pairs[pair])
         first = f"{domain.numbers[a]['title']} {columns[a][row]:g} with {_lower(domain.numbers[b]['title'])} {columns[b][row]:g}"
         yield row, f"{first}: hardly any student the model has learnt from has such a mixture"
 
