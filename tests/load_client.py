@@ -1,9 +1,9 @@
 """A client that test_service_load.py runs beside the service, in a process of its own: many connections, one request at a time on each.
 
 Closed loop: each connection asks again as soon as it is answered. Open loop: requests leave at their times, whether or not others are
-answered. Every answer is compared with what it must be: its model is one of those that may answer, and its numbers are that model's.
-Configuration: one JSON file. It says "started" on standard output, works until its time is over or its standard input ends, and then
-writes one JSON object.
+answered; with "fresh", each on a connection of its own. Every answer is compared with what it must be: its model is one of those that may
+answer, and its numbers are that model's. Configuration: one JSON file. The client says "started" on standard output, works until its time
+is over or its standard input ends, and then writes one JSON object.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Connection(asyncio.Protocol):
     """One connection of the client."""
 
     def __init__(self, load: Load):
-        self.load, self.waiting, self.buffer = load, None, b""
+        self.load, self.waiting, self.buffer, self.unused = load, None, b"", True
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         self.transport = transport
@@ -104,7 +104,7 @@ class Connection(asyncio.Protocol):
 
     def ask(self) -> None:
         """Send the next request."""
-        load = self.load
+        load, self.unused = self.load, False
         self.waiting = (next(load.numbers) % len(load.requests), time.monotonic())
         load.tally.sent += 1
         self.transport.write(load.requests[self.waiting[0]])
@@ -150,7 +150,9 @@ class Load:
 
     def free(self, connection: Connection) -> None:
         """A connection has nothing to do."""
-        if self.config["rate"] or self.over:
+        if self.config["fresh"]:
+            connection.ask() if connection.unused else connection.transport.close()
+        elif self.config["rate"] or self.over:
             self.idle.append(connection)
         else:
             connection.ask()
@@ -159,17 +161,20 @@ class Load:
         """A connection is closed: another one takes its place."""
         if connection in self.idle:
             self.idle.remove(connection)
-        if not self.over:
+        if not (self.over or self.config["fresh"]):
             asyncio.get_running_loop().create_task(self.open())
 
     async def pace(self, stop: asyncio.Event) -> None:
         """Send what is due, every millisecond."""
-        began, due = time.monotonic(), 0
+        began, due, tasks = time.monotonic(), 0, set()
         while not stop.is_set():
             await asyncio.sleep(0.001)
             now_due = int((time.monotonic() - began) * self.config["rate"])
             for _ in range(now_due - due):
-                if self.idle:
+                if self.config["fresh"]:
+                    tasks.add(task := asyncio.create_task(self.open()))
+                    task.add_done_callback(tasks.discard)
+                elif self.idle:
                     self.idle.pop().ask()
                 else:
                     self.tally.starved += 1
@@ -180,7 +185,7 @@ class Load:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
         threading.Thread(target=wait_for_end, args=(loop, stop), daemon=True).start()
         loop.call_later(self.config["seconds"], stop.set)
-        for _ in range(self.config["connections"]):
+        for _ in range(0 if self.config["fresh"] else self.config["connections"]):
             await self.open()
         print("started", flush=True)
         began = time.monotonic()

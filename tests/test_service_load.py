@@ -54,12 +54,13 @@ def loaded(
     seconds: float,
     rate: float = 0,  # requests per second, answered or not; 0: each connection asks again when it is answered
     connections: int = 8,
+    fresh: bool = False,  # a connection for each request
     keep: bool = False,  # the answers
 ) -> Iterator[dict]:
     """A client that works beside the body of the `with`, and stops at its end or after so many seconds; then the dict holds what it saw."""
     expected = [[right_answer(body, bundle) for bundle in bundles or (load_model(),)] for body in bodies]
     config = {"port": server.port, "path": "/predict", "bodies": list(bodies), "expected": expected, "seconds": seconds, "rate": rate,
-              "connections": connections, "keep": keep}  # fmt: skip
+              "connections": connections, "fresh": fresh, "keep": keep}  # fmt: skip
     file, result = server.folder / "load.json", {}
     file.write_text(json.dumps(config))
     child = subprocess.Popen(
@@ -147,10 +148,11 @@ def test_at_twice_what_it_can_do_answers_are_right_and_the_rest_is_told_at_once(
         recovered = time.monotonic() - began
         again = drive(server, [body], seconds=1, rate=saturation / 5)
         grown, livez = rss_mb(server) - before, quantiles(pulse.seconds)
+        unlogged = metric(server, "studperf_prediction_log_dropped_total")
         print(f"twice that: {shown(result)}; {grown:+.1f} MB; {len(pulse.seconds)} times /livez: "
               f"p50 {livez['p50']:.1f} p99 {livez['p99']:.1f} max {livez['p100']:.1f} ms; "
               f"{recovered:.2f} s to the next answer; then {shown(again)}; "
-              f"of the log {metric(server, 'studperf_prediction_log_dropped_total'):.0f} dropped")  # fmt: skip
+              f"{unlogged:.0f} predictions not logged")  # fmt: skip
     assert (closed["wrong"], result["wrong"], again["wrong"]) == ([], [], [])
     assert result["lost"] == result["cut"] == result["unanswered"] == pulse.failed == 0
     assert result["sent"] / result["seconds"] > 1.3 * saturation, "the client could not ask often enough"
@@ -158,7 +160,21 @@ def test_at_twice_what_it_can_do_answers_are_right_and_the_rest_is_told_at_once(
     assert result["refused_ms"]["p50"] < size(150, 50)
     assert livez["p99"] < size(500, 50)
     assert grown < 20
+    assert unlogged == 0, "answers were given that are not in the log"
     assert again["refused"] <= size(again["sent"] // 10, 0)
+
+
+def test_many_new_connections_do_not_keep_the_probes_waiting():
+    body = json.dumps(students(100))
+    with served() as server:
+        closed = drive(server, [body], seconds=2)
+        with Pulse(server) as pulse:
+            result = drive(server, [body], seconds=size(4, 20), rate=closed["right"] / closed["seconds"], fresh=True)
+        livez = quantiles(pulse.seconds)
+    print(f"\na connection for each request: {shown(result)}; {len(pulse.seconds)} times /livez: p50 {livez['p50']:.1f} p99 {livez['p99']:.1f} ms")
+    assert result["wrong"] == [] and result["lost"] == result["cut"] == result["unanswered"] == pulse.failed == 0
+    assert result["right"] > 0
+    assert livez["p99"] < size(250, 100)
 
 
 # Clients that behave badly. Each gives the status it was answered with, "closed" when there was none, or "open" when it had to give up.

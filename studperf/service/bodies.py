@@ -48,11 +48,10 @@ class Gone(Exception):
 
 
 def check_length(
-    headers: Iterable[tuple[bytes, bytes]],  # of a request
+    said: bytes | None,  # the header Content-Length
     limit: int,  # bytes
 ) -> None:
     """Refuse a body that says itself that it is too large."""
-    said = header(headers, b"content-length")
     if said is not None and said.isdigit() and (len(said) > 18 or int(said) > limit):
         raise _too_large(limit)
 

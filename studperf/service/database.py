@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Engine
 
 # %% auto #0
-__all__ = ['ENTRY', 'VERSION', 'LoggedPrediction', 'open_database', 'store', 'record_outcomes', 'read_predictions', 'forget']
+__all__ = ['ENTRY', 'VERSION', 'WIDTHS', 'LoggedPrediction', 'open_database', 'store', 'record_outcomes', 'read_predictions',
+           'forget']
 
 # %% ../../nbs/15_service/05_database.ipynb #458efa85
 ENTRY = ("id", "time", "model", "feature_set", "level", "features", "prediction", "lower", "upper", "abstain")
@@ -191,11 +193,27 @@ def open_database(
     return engine
 
 # %% ../../nbs/15_service/05_database.ipynb #aa446618
-_INSERT = f"INSERT INTO predictions ({', '.join(ENTRY)}) VALUES (?, ?, ?, ?, ?, CAST(? AS TEXT), ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+WIDTHS = (500, 25, 1)  # rows of one statement
+
+
+def _statement(width: int) -> str:
+    values = ", ".join(width * ["(?, ?, ?, ?, ?, CAST(? AS TEXT), ?, ?, ?, ?)"])
+    return f"INSERT INTO predictions ({', '.join(ENTRY)}) VALUES {values} ON CONFLICT DO NOTHING"
+
+
+_STATEMENTS = {width: _statement(width) for width in WIDTHS}
 
 
 def _insert(connection: Connection, rows: Sequence[tuple]) -> int:
-    return connection.exec_driver_sql(_INSERT, rows).rowcount
+    if set(map(len, rows)) != {len(ENTRY)}:
+        raise ValueError("a row has too few or too many values")
+    added, left = 0, rows
+    for width, statement in _STATEMENTS.items():
+        many = len(left) // width * width
+        for start in range(0, many, width):
+            added += connection.exec_driver_sql(statement, tuple(chain.from_iterable(left[start : start + width]))).rowcount
+        left = left[many:]
+    return added
 
 
 def _copy(connection: Connection, rows: Sequence[tuple]) -> int:

@@ -123,6 +123,9 @@ class Log(Protocol):
     def add_many(self, entries: Sequence[tuple]) -> None:
         """Take several."""
 
+    def wait_for_room(self) -> None:
+        """Let a thread wait while too many are waiting."""
+
 
 @dataclass
 class Desk:

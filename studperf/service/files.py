@@ -5,18 +5,19 @@
 # %% ../../nbs/15_service/23_files.ipynb #355611af
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from functools import partial
 from time import time
 from typing import BinaryIO
 
+import numpy as np
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
-from .bodies import boundary_of, check_length, media_type, spool
-from .desk import Desk, Served, note_many
+from ..schema import Checked
+from .bodies import boundary_of, check_length, header, media_type, spool
+from .desk import note_many
 from .openapi import CSV, FORM_DATA, PARQUET
 from .options import FileOptions, check_once
 from .parquet import score_parquet
@@ -31,7 +32,11 @@ def _scored(service: Service, file: BinaryIO, options: FileOptions) -> tuple[str
     served, desk = service.desk.served, service.desk
     kind = file_kind(file)
     score = score_csv if kind == "csv" else score_parquet
-    note = partial(note_many, desk, served, level=options.level, route="/predict/batch")
+
+    def note(checked: Checked, answers: Mapping[str, np.ndarray], ids: Sequence[str]) -> None:
+        service.wait_for_log()
+        note_many(desk, served, checked, answers, ids, level=options.level, route="/predict/batch")
+
     pieces = score(file, served.bundle, level=options.level, threshold=options.threshold, rows_limit=service.settings.upload_rows,
                    new_ids=lambda n: desk.ids.many(n, time()), on_scored=note)  # fmt: skip
     return kind, next(pieces, b""), pieces
@@ -46,7 +51,7 @@ async def answer_file(
     check_once(request)
     headers, settings = request.headers.raw, service.settings
     kind = media_type(headers, CSV, PARQUET, FORM_DATA)
-    check_length(headers, settings.upload_bytes)
+    check_length(header(headers, b"content-length"), settings.upload_bytes)
     boundary = boundary_of(headers) if kind == FORM_DATA else None
     deadline = settings.seconds + settings.upload_bytes / 2**20  # a second more for each megabyte that may come
     async with AsyncExitStack() as stack:

@@ -108,7 +108,7 @@ class Front:
             kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
             if kind != b"application/json" or b"content-encoding" in headers:
                 return receive
-            check_length(scope["headers"], self._limit)
+            check_length(headers.get(b"content-length"), self._limit)
             body = await read_body(receive, limit=self._limit, seconds=self._seconds)
         except Gone:
             return None

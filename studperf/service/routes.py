@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from ..schema import InputError, Problem
 from .answers import Options, answer_students, check_feature_set, encode, read_students
-from .bodies import Gone, check_length, form_fields, media_type, read_body
+from .bodies import Gone, check_length, form_fields, header, media_type, read_body
 from .contract import check_outcomes
 from .desk import Served
 from .errors import KINDS, MEDIA_TYPE, Refused, come_back, problem_document, refused_input
@@ -46,17 +46,23 @@ def _answer(service: Service, body: bytes, options: Options, route: str) -> byte
     return answer_students(service.desk, served, checked, options, alone=alone, route=route)
 
 
+def _answer_patiently(service: Service, body: bytes, options: Options, route: str) -> bytes:
+    service.wait_for_log()  # so many rows may be more than it can write
+    return _answer(service, body, options, route)
+
+
 async def _json_body(service: Service, request: Request) -> bytes:
     check_once(request)
     media_type(request.headers.raw, "application/json")
-    check_length(request.headers.raw, service.settings.body_bytes)
+    check_length(header(request.headers.raw, b"content-length"), service.settings.body_bytes)
     return await read_body(request.receive, limit=service.settings.body_bytes, seconds=service.settings.seconds)
 
 
 async def _predict(service: Service, request: Request, options: Options, route: str) -> Response:
     body = await _json_body(service, request)
-    work = partial(_answer, service, body, options, route)
-    return _json(await service.gate.run(work) if _is_long(service.desk.served, body, options) else work())
+    if _is_long(service.desk.served, body, options):
+        return _json(await service.gate.run(_answer_patiently, service, body, options, route))
+    return _json(_answer(service, body, options, route))
 
 
 def _json(content: bytes) -> Response:

@@ -81,6 +81,11 @@ class Service:
             self.pages[name, served.version] = make(served)
         return self.pages[name, served.version]
 
+    def wait_for_log(self) -> None:
+        """Let a thread with many predictions wait, when the log has not yet written those before."""
+        if self.desk.log is not None:
+            self.desk.log.wait_for_room()
+
     def count_refused(
         self,
         error: InputError | Refused,
