@@ -1,7 +1,7 @@
 """How public projects serve this model: FastAPI, a pydantic model, and for each request a DataFrame through the scikit-learn pipeline.
 
-The pipeline is that of the bundle that studperf serves. serve.py starts this program; it is written in its cheapest form: bounds and
-categories are left to pydantic, the endpoint is a coroutine (no thread is asked), and there is no interval, log, metric, limit or header.
+The pipeline is that of the bundle that studperf serves. serve.py starts this program; it is kept cheap: the model is loaded once, bounds
+and categories are left to pydantic, and there is no interval, log, metric, limit or header.
 """
 
 from __future__ import annotations
@@ -45,8 +45,19 @@ async def alive() -> dict[str, str]:
     return {"status": "alive"}
 
 
-@app.post("/predict")
-async def predict(student: Student) -> Prediction:
+def answer(student: Student) -> Prediction:
     """A table with one row, encoded and predicted."""
     frame = pd.DataFrame([student.model_dump()])
     return Prediction(prediction=float(pipeline.predict(frame)[0]))
+
+
+@app.post("/predict")
+def predict(student: Student) -> Prediction:
+    """A plain function, as it is mostly written, and as FastAPI's manual has it for work that blocks: it runs in a thread."""
+    return answer(student)
+
+
+@app.post("/predict/coroutine")
+async def predict_at_once(student: Student) -> Prediction:
+    """A coroutine: cheaper, and everybody else waits."""
+    return answer(student)

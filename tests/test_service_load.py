@@ -373,6 +373,7 @@ def check_entries(found: Sequence[dict], expected: dict[str, list[float]]) -> No
 def test_killed_at_any_moment_it_starts_again_and_the_log_is_whole(tmp_path):
     bodies, draw = [json.dumps(student) for student in students(50)], random.Random(3)
     expected, kills, answered, missing, in_log = by_student(bodies), size(5, 50), 0, 0, 0
+    numbers = list(expected.values())
     for turn in range(kills):
         with served(folder=tmp_path) as server:
             again = read_answer(ask(server, "POST", "/predict", bodies[0])[1])
@@ -390,15 +391,10 @@ def test_killed_at_any_moment_it_starts_again_and_the_log_is_whole(tmp_path):
         assert all(age > -0.5 for age in lost), f"{min(lost):.2f} s before the kill"
         for identity, (_, number) in given.items():
             if identity in found:
-                assert [found[identity][name] for name in ("prediction", "lower", "upper")] == right_answers(tuple(bodies))[number]
+                assert [found[identity][name] for name in ("prediction", "lower", "upper")] == numbers[number]
         answered, missing, in_log = answered + len(given), missing + len(lost), len(found)
     print(f"\n{kills} kills, {answered:,} answers, {missing:,} of them not in the log, all of the last 0.5 s; {in_log:,} entries")
     assert answered > 100 * kills and in_log >= answered - missing
-
-
-def right_answers(bodies: tuple[str, ...]) -> list[list[float]]:
-    """For each body what must be predicted."""
-    return list(by_student(bodies).values())
 
 
 def receive_all(sock: socket.socket) -> bytes:
@@ -429,7 +425,7 @@ def test_told_to_stop_it_answers_what_it_has_begun_and_the_log_is_complete(tmp_p
             waiting.sendall(one.encode())
             answers = [receive_all(sock) for sock in (waiting, *lists)]
             code, took = server.process.wait(30), time.monotonic() - told
-    assert code == 0, server.log()
+    assert code == 0 and took < 10, server.log()
     right = [right_answer(body, load_model()) for body in [one] + [many] * 6]
     assert [answer[:15] for answer in answers] == [b"HTTP/1.1 200 OK"] * 7
     assert [read_answer(answer.partition(b"\r\n\r\n")[2]) for answer in answers] == right

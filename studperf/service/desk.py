@@ -123,8 +123,10 @@ class Log(Protocol):
     def add_many(self, entries: Sequence[tuple]) -> None:
         """Take several."""
 
+    behind: bool  # does it have more to write than it should?
+
     def wait_for_room(self) -> None:
-        """Let a thread wait while too many are waiting."""
+        """Let a thread wait while it is behind."""
 
 
 @dataclass

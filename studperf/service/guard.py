@@ -55,7 +55,8 @@ class Guard:
         if ACCESS.get(scope["path"]) == OPEN:
             return
         now = monotonic()
-        if self.pressure.too_much(now):
+        log = self.service.desk.log
+        if self.pressure.too_much(now) or (log is not None and log.behind):
             self.service.desk.metrics.shed += 1
             raise come_back("busy", "The service has more to do than it can.", 1)
         client = self.keys.client(headers.get(b"authorization")) if self.keys is not None else None

@@ -216,13 +216,19 @@ class _Background:
         self._writer.wake.set()
         return written.wait(patience if self._writer.is_alive() else 0)
 
+    @property
+    def behind(self) -> bool:
+        """Is more than half of the room taken, although the database answers?"""
+        transfer = self._writer.transfer
+        return len(transfer.queue.entries) > transfer.queue.capacity // 2 and not transfer.failing
+
     def wait_for_room(
         self,
         patience: float = 1.0,  # seconds
     ) -> None:
         """Let a thread with many entries wait while more than half of the room is taken, unless the database fails."""
-        transfer, until = self._writer.transfer, time.monotonic() + patience
-        while len(transfer.queue.entries) > transfer.queue.capacity // 2 and not transfer.failing and time.monotonic() < until:
+        until = time.monotonic() + patience
+        while self.behind and time.monotonic() < until:
             self._writer.wake.set()
             time.sleep(0.01)
 

@@ -6,14 +6,27 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic
 
 # %% auto #0
-__all__ = ['TICK', 'LATE', 'TURN', 'CALM', 'Pressure']
+__all__ = ['TICK', 'LATE', 'LONG', 'TURN', 'CALM', 'CROWD', 'waiting_at', 'Pressure']
 
 # %% ../../nbs/15_service/25_pressure.ipynb #504959a1
-TICK, LATE, TURN, CALM = 0.01, 0.02, 0.01, 0.5  # seconds
+def waiting_at(
+    listening: socket.socket,
+) -> int:  # connections that are made and not yet taken
+    """How many wait; source: tcp(7), where TCP_INFO of a listening socket gives its queue."""
+    if not sys.platform.startswith("linux") or listening.family not in (socket.AF_INET, socket.AF_INET6):
+        return 0
+    return int.from_bytes(listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)[24:28], sys.byteorder)
+
+# %% ../../nbs/15_service/25_pressure.ipynb #479992cc
+TICK, LATE, LONG, TURN, CALM = 0.01, 0.02, 0.2, 0.005, 0.5  # seconds
+CROWD = 16  # connections that wait to be taken
 
 
 @dataclass
@@ -22,28 +35,40 @@ class Pressure:
 
     due: float = 0.0  # when the next tick should come
     turn: float = 0.0  # when this turn of the loop began
-    late: int = 0  # ticks in a row
+    since: float | None = None  # when the first of the late ticks was; None: the last one was not late
     turned_away: float = -1e9  # when somebody was
     shedding: bool = False
+    crowd_since: float | None = None  # when too many connections began to wait; None: they do not
+    crowded: bool = False
 
     def tick(
         self,
         now: float,  # of a clock that never goes back, seconds
+        waiting: int = 0,  # connections that wait to be taken
     ) -> None:
         """A turn of the loop begins."""
-        self.late = self.late + 1 if now - self.due > LATE else 0
-        self.turn, self.due = now, now + TICK
-        if self.late >= 2:
+        self.crowd_since = (self.crowd_since or now) if waiting > CROWD else None
+        self.crowded = self.crowd_since is not None and now - self.crowd_since >= LONG or self.crowded and waiting > CROWD // 2
+        late = now - self.due > LATE
+        self.since = (self.since or now) if late else None
+        self.turn = now
+        if self.since is not None and now - self.since >= LONG:
             self.shedding, self.turned_away = True, now
         elif now - self.turned_away > CALM:
             self.shedding = False
+        self.due = now + self.pause
+
+    @property
+    def pause(self) -> float:
+        """Seconds until the next tick; shorter than a turn may last, while turns are looked at."""
+        return TURN / 2 if self.shedding else TICK
 
     def too_much(
         self,
         now: float,
     ) -> bool:
         """Should this request be turned away?"""
-        if self.shedding and now - self.turn > TURN:
+        if self.crowded or self.shedding and now - self.turn > TURN:
             self.turned_away = now
             return True
         return False
@@ -51,7 +76,8 @@ class Pressure:
     def watch(
         self,
         loop: asyncio.AbstractEventLoop,
+        listening: Sequence[socket.socket] = (),  # where connections are taken
     ) -> None:
         """Tick for as long as the loop runs."""
-        self.tick(monotonic())
-        loop.call_later(TICK, self.watch, loop)
+        self.tick(monotonic(), sum(map(waiting_at, listening)))
+        loop.call_later(self.pause, self.watch, loop, listening)

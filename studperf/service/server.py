@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 import sys
 import threading
@@ -19,7 +20,7 @@ from typing import Any
 import uvicorn
 
 from ..artifact import Bundle
-from ..artifact.bundle import SEAL, BundleError, load_bundle
+from ..artifact.bundle import BundleError, load_bundle
 from ..prediction import find_model
 from ..schema import InputError
 from .desk import Desk, Served
@@ -85,29 +86,32 @@ class Champion:
         model: str | Path | None = None,  # as in `find_model`
     ):
         self.service, self.model = service, model
-        self._seal = self._refused = self._look()
+        self._seen = self._look()
         self._asked = asyncio.Event()
 
-    def _look(self) -> bytes:
+    def _look(self) -> tuple:
         try:
-            return (find_model(self.model) / SEAL).read_bytes()
+            entries = sorted((entry.name, entry.stat()) for entry in os.scandir(find_model(self.model).resolve()))
+            return tuple((name, its.st_size, its.st_mtime_ns, its.st_ino) for name, its in entries)
         except (OSError, InputError):
-            return b""
+            return ()  # between two versions, perhaps
 
     async def look(self) -> bool:
         """Take a new model if there is one; whether it was taken."""
-        seal = await asyncio.to_thread(self._look)
-        if seal in (self._seal, self._refused, b""):
+        seen = await asyncio.to_thread(self._look)
+        if seen in (self._seen, ()):
             return False
+        self._seen = seen
         metrics = self.service.desk.metrics
         try:
             served = await asyncio.to_thread(lambda: Served(load_bundle(find_model(self.model))))
         except InputError as error:
-            self._refused = seal
             metrics.reloads["refused"] += 1
             log.error("a new model was refused, the old one stays: %s", error.headline if isinstance(error, BundleError) else type(error).__name__)
             return False
-        self.service.desk.served, self._seal = served, seal
+        if served.version == self.service.desk.served.version:
+            return False
+        self.service.desk.served = served
         metrics.reloads["taken"] += 1
         log.info("a new model answers: %s", served.version)
         return True
@@ -137,12 +141,12 @@ class _Server(uvicorn.Server):
         loop, service = asyncio.get_running_loop(), self.front.service
         here = threading.get_ident()
         service.desk.counting = lambda count: count() if threading.get_ident() == here else loop.call_soon_threadsafe(count)
-        self.front.guard.pressure.watch(loop)
         if hasattr(signal, "SIGHUP"):
             loop.add_signal_handler(signal.SIGHUP, self.champion.ask)
         self.tasks = [loop.create_task(self.champion.watch())]
         await super().startup(sockets)
         if self.started:
+            self.front.guard.pressure.watch(loop, [listening for server in self.servers for listening in server.sockets])
             gc.collect()
             gc.freeze()  # what is there now stays, and need not be looked at again
             host, port = self.servers[0].sockets[0].getsockname()[:2]
