@@ -299,7 +299,8 @@ def verdict(ours: Side, ratios: Sequence[Mapping], rest: Mapping) -> dict:
     figures = {"predict_ms": busy.cpu_ms, "times_less": last["times_less"], "times_constant": last["times_constant"], "per_second": busy.per_second,
                "ready_s": ours.ready_s, "rss_mb": ours.rss_mb, "form_ms": rest["form_ms"], "list_us": rest["list_us"]}  # fmt: skip
     met = {name: value >= AIMS[name] if name in AT_LEAST else value <= AIMS[name] for name, value in figures.items()}
-    met |= {name: False for name, failed in rest["failed"].items() if failed and name in met}  # a refusal is cheap, and no answer
+    refused = {"predict_ms": busy.failed, "times_less": busy.failed, "times_constant": busy.failed, "per_second": busy.failed} | rest["failed"]
+    met |= {name: False for name, failed in refused.items() if failed and name in met}  # a refusal is cheap, and no answer
     return {name: {"value": value, "aim": AIMS[name], "met": met[name]} for name, value in figures.items()}
 
 
