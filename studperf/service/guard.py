@@ -52,7 +52,8 @@ class Guard:
         host = headers.get(b"host")
         if host not in self.known:
             self._check_host(host)
-        if ACCESS.get(scope["path"]) == OPEN:
+        access = ACCESS.get(scope["path"])
+        if access == OPEN:
             return
         now = monotonic()
         log = self.service.desk.log
@@ -66,6 +67,8 @@ class Guard:
             raise no_key()
         if scope["method"] == "POST" and _from_elsewhere(headers):
             raise Refused("cross-site", "Only the service's own pages may send forms to it.")
+        if access is None:
+            raise Refused("not-found", "See / and /docs for what there is.")
 
     def _check_host(self, host: bytes | None) -> None:
         if not addresses_us(host, self.service.settings.hosts):
