@@ -10,7 +10,6 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import size
 
 import studperf
 from studperf.prediction.rows import compile_row
@@ -22,7 +21,7 @@ from studperf.service.routes import make_app
 from studperf.service.running import Service
 from studperf.service.settings import read_settings
 
-N = size(4_000, 20_000)
+N = 20_000
 NUMBERS = ["prediction", "lower", "upper"]
 
 
