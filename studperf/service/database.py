@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -207,7 +208,7 @@ _STATEMENTS = {width: _statement(width) for width in WIDTHS}
 def _insert(connection: Connection, rows: Sequence[tuple]) -> int:
     if set(map(len, rows)) != {len(ENTRY)}:
         raise ValueError("a row has too few or too many values")
-    added, left = 0, rows
+    added, left = 0, sorted(rows, key=itemgetter(0))  # the index grows at its end
     for width, statement in _STATEMENTS.items():
         many = len(left) // width * width
         for start in range(0, many, width):

@@ -10,6 +10,7 @@ import gc
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -40,7 +41,7 @@ from .settings import Settings, check_closed
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'make_service', 'make_front', 'Champion', 'run']
+__all__ = ['log', 'ACCEPTED', 'make_service', 'make_front', 'Champion', 'run']
 
 # %% ../../nbs/15_service/28_server.ipynb #d9c0964d
 def make_service(
@@ -146,7 +147,7 @@ class _Server(uvicorn.Server):
         self.tasks = [loop.create_task(self.champion.watch())]
         await super().startup(sockets)
         if self.started:
-            self.front.guard.pressure.watch(loop, [listening for server in self.servers for listening in server.sockets])
+            self.front.guard.pressure.watch(loop, self.servers[0].sockets)
             gc.collect()
             gc.freeze()  # what is there now stays, and need not be looked at again
             host, port = self.servers[0].sockets[0].getsockname()[:2]
@@ -172,6 +173,18 @@ def _config(front: Front, app: Any, settings: Settings) -> uvicorn.Config:
         timeout_graceful_shutdown=int(settings.stop_seconds) or None,
         proxy_headers=bool(settings.forwarded), forwarded_allow_ips=list(settings.forwarded) or None,
     )  # fmt: skip
+
+
+ACCEPTED = 16  # connections in one turn of the loop
+
+
+def _listening(config: uvicorn.Config) -> list[socket.socket]:
+    try:
+        first = config.bind_socket()
+    except SystemExit:  # uvicorn's way to say that the port is taken
+        where = f"{config.host}, port {config.port}"
+        raise InputError(f"The service cannot listen on {where}: another program does, or it is not allowed") from None
+    return [first, *(first.dup() for _ in range(ACCEPTED - 1))]
 
 
 def _with_keys(settings: Settings, told: Callable[[str], None]) -> Settings:
@@ -207,11 +220,9 @@ def run(
     server = _Server(_config(front, traced(front, routes=ACCESS), settings), front, Champion(service, model), ready)
     before = signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again after a stop in good order
     try:
-        server.run()
+        server.run(_listening(server.config))
     except KeyboardInterrupt:
         pass
-    except SystemExit:  # uvicorn's way to say that the port is taken
-        raise InputError(f"The service cannot listen on {settings.host}, port {settings.port}: another program does, or it is not allowed") from None
     finally:
         signal.signal(signal.SIGTERM, before)
         _close(service, access)
