@@ -141,6 +141,7 @@ def test_logs_are_json_with_request_ids(tmp_path):
     requests = {line["request_id"]: line for line in lines if "route" in line}
     assert requests["request-7"]["status"] == 200 and requests["request-8"]["status"] == 422 and requests["request-7"]["route"] == "/predict"
     assert "sentinel" not in text and "no good id" not in text and "group C" not in text
+    assert not [line for line in lines if line["level"] in ("warning", "error")], "neither a start, nor bad requests, nor a stop is an error"
     assert [line["message"].split()[0] for line in lines if line["logger"] == "studperf.service.server"] == ["ready", "stopped"]
 
 

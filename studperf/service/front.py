@@ -102,7 +102,7 @@ class Front:
                 return
         await self._through(scope, headers, receive, send, started)
 
-    async def _one_student(self, scope: MutableMapping, headers: Headers, receive: Callable, send: Send, started: float) -> Callable | None:
+    async def _one_student(self, scope: MutableMapping, headers: Headers, receive: Callable, send: Send, started: float) -> Any:
         try:
             self.guard.check(scope, headers)
             kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
@@ -113,7 +113,7 @@ class Front:
         except Gone:
             return None
         except Refused as refused:
-            return _raising(refused)
+            return _Raising(refused)
         answer = answer_quickly(self.service.desk, body, route="/predict")
         if answer is None:
             scope["studperf.guarded"] = True
@@ -166,10 +166,6 @@ class Front:
 @dataclass
 class _Raising:
     refused: Refused
-
-
-def _raising(refused: Refused) -> _Raising:
-    return _Raising(refused)
 
 
 def _replaying(body: bytes) -> Callable[[], Awaitable[dict[str, Any]]]:

@@ -18,9 +18,9 @@ __all__ = ['TICK', 'LATE', 'LONG', 'TURN', 'CALM', 'CROWD', 'waiting_at', 'Press
 # %% ../../nbs/15_service/25_pressure.ipynb #504959a1
 def waiting_at(
     listening: socket.socket,
-) -> int:  # connections that are made and not yet taken
+) -> int:  # connections that are made and not yet taken; 0 when it is closed
     """How many wait; source: tcp(7), where TCP_INFO of a listening socket gives its queue."""
-    if not sys.platform.startswith("linux") or listening.family not in (socket.AF_INET, socket.AF_INET6):
+    if not sys.platform.startswith("linux") or listening.family not in (socket.AF_INET, socket.AF_INET6) or listening.fileno() < 0:
         return 0
     return int.from_bytes(listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)[24:28], sys.byteorder)
 

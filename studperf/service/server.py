@@ -147,7 +147,7 @@ class _Server(uvicorn.Server):
         self.tasks = [loop.create_task(self.champion.watch())]
         await super().startup(sockets)
         if self.started:
-            self.front.guard.pressure.watch(loop, self.servers[0].sockets)
+            self.front.guard.pressure.watch(loop, (sockets or [])[:1])  # the others are the same one
             gc.collect()
             gc.freeze()  # what is there now stays, and need not be looked at again
             host, port = self.servers[0].sockets[0].getsockname()[:2]
