@@ -158,7 +158,7 @@ _ADDRESSES = {
     "/model/card": "the whole model card: scores, audit of groups, data, how to make it again",
     "/docs": "the API reference: every operation with its parameters, and a command to copy",
     "/openapi.json": "the same contract for programs (OpenAPI 3.1)",
-    "/health": "is the service up, and with which model",
+    "/health": "is the service up",
     "/metrics": "counters for Prometheus",
 }
 
