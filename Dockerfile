@@ -1,5 +1,6 @@
-# The service in a small image:      docker run --rm -p 127.0.0.1:8080:8080 -e STUDPERF_API_KEYS=... studperf
-# Its command line, on a folder:     docker run --rm -v "$PWD:/work" studperf predict class.csv -o scored.csv
+# The service, and the page for people under /app:  docker run --rm -p 127.0.0.1:8080:8080 -e STUDPERF_API_KEYS=... studperf
+# The service alone, in a third of the memory:      docker run --rm -p 127.0.0.1:8080:8080 -e STUDPERF_API_KEYS=... studperf serve
+# Its command line, on a folder:                    docker run --rm -v "$PWD:/work" studperf predict class.csv -o scored.csv
 # It predicts with the model that ships with the package, or with one mounted at /work/artifacts/production.
 FROM python:3.11-slim-bookworm AS build
 WORKDIR /src
@@ -16,6 +17,8 @@ LABEL org.opencontainers.image.title="studperf" org.opencontainers.image.license
 COPY --from=build /opt/studperf /opt/studperf
 COPY --from=build --chown=10001:10001 /data /data
 ENV PATH=/opt/studperf/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 STUDPERF_DATABASE=sqlite:////data/predictions.db HOST=0.0.0.0 PORT=8080
+# The page's kernels write their connection files below HOME; where the file system is read-only, /tmp is to be a tmpfs (podman's is).
+ENV HOME=/tmp
 WORKDIR /work
 USER 10001:10001
 VOLUME /data
@@ -24,4 +27,4 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
   CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ.get('PORT', '8080') + '/readyz', timeout=2)"]
 ENTRYPOINT ["studperf"]
 # Without keys in STUDPERF_API_KEYS it makes one for this run, and shows it once in its output.
-CMD ["serve", "--new-key"]
+CMD ["serve", "--new-key", "--ui"]

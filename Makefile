@@ -4,10 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS_run := boost,notebooks
 EXTRAS_dev := dev
-APP_PORT ?= 8866
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test prove lab app serve bench docs readme model openapi lock clean
+.PHONY: help install install-dev run test prove lab app serve bench docs readme page model openapi lock clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,16 +56,16 @@ prove: install-dev ## the campaigns of tests/ in their full size
 	  tests/test_uncertainty.py tests/test_fairness.py tests/test_explanation.py tests/test_answers.py \
 	  tests/test_compiled_trees.py tests/test_prediction_log.py tests/test_uploads.py tests/test_contract.py tests/test_service_load.py
 
-lab: install-dev ## JupyterLab with all notebooks
-	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --notebook-dir=. nbs/index.ipynb
+lab: install-dev ## JupyterLab, opened at nbs/start.ipynb; LAB_FLAGS="--port 8889 --no-browser"
+	@rm -rf $(VENV)/workspaces  # the layout of last time would open beside the landing notebook
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --notebook-dir=. --LabApp.default_url=/lab/tree/nbs/start.ipynb \
+	  --LabApp.workspaces_dir=$(VENV)/workspaces $(LAB_FLAGS)
 
-app: install-dev ## the prediction form in the browser; APP_PORT=8866, APP_FLAGS=--no-browser
-	@model="$${STUDPERF_MODEL:-}"; \
-	if [ -z "$$model" ] && [ -d artifacts/production ]; then model=artifacts/production; fi; \
-	case "$$model" in ""|/*) ;; *) model="$$PWD/$$model" ;; esac; \
-	STUDPERF_MODEL="$$model" $(BIN)/voila nbs/apps/predict.ipynb --Voila.ip=127.0.0.1 --port=$(APP_PORT) \
-	  --strip_sources=True --show_tracebacks=False --Voila.root_dir=nbs/apps \
-	  --MappingKernelManager.cull_idle_timeout=900 --MappingKernelManager.cull_interval=60 $(APP_FLAGS)
+app: install-dev ## the page for people in the browser; APP_FLAGS="--port 8866 --no-browser"
+	$(BIN)/studperf app $(APP_FLAGS)
+
+page: install-dev ## make the notebook that `studperf app` serves from nbs/apps/predict.ipynb
+	$(BIN)/python tools/page.py
 
 serve: install-dev ## the REST service on this machine; SERVE_FLAGS="--port 8000"
 	$(BIN)/studperf serve $(SERVE_FLAGS)
@@ -77,6 +76,7 @@ bench: install-dev ## what it costs, beside a baseline in the same run
 	$(BIN)/python benchmarks/compare.py
 	$(BIN)/python benchmarks/explain.py
 	$(BIN)/python benchmarks/serve.py
+	$(BIN)/python benchmarks/ui.py
 
 docs: install-dev ## build and check the site from _quarto.yml
 	$(BIN)/python tools/docs.py

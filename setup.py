@@ -36,7 +36,7 @@ setup(
     install_requires=requirements("requirements"),
     extras_require=extras,
     packages=find_packages(include=["studperf", "studperf.*"]),
-    package_data={"studperf": ["py.typed", "data/*", "data/production/*"]},
+    package_data={"studperf": ["py.typed", "data/*", "data/app/*", "data/production/*", "data/jupyter/voila/templates/studperf/*"]},
     entry_points={"console_scripts": ["studperf=studperf.cli:main"]},
     classifiers=[
         "Development Status :: 3 - Alpha",

@@ -360,7 +360,7 @@ def test_extra_columns_are_ignored_and_said(linear, tmp_path, cli, caplog):
 def test_an_output_that_cannot_be_written_is_refused(linear, tmp_path, cli):
     (tmp_path / "class.csv").write_bytes(GOOD_CSV)
     (tmp_path / "file").write_text("")
-    for output in ("scored.xlsx", "file/scored.csv"):
+    for output in ("scored.docx", "file/scored.csv"):
         assert_refused(cli("predict", "class.csv", "--model", linear, "-o", output), ())
         assert not (tmp_path / output).exists()
     (tmp_path / "again.csv").write_bytes(csv(pd.DataFrame(ROWS).assign(prediction=1)))

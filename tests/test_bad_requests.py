@@ -551,7 +551,7 @@ def send(server: Server, request: bytes) -> Heard:
         answer.begin()
         body = answer.read()
         assert wire.recv(1) == b"", "more than one answer"
-        return Heard(answer.status, {name.lower(): value for name, value in answer.getheaders()}, body)
+        return Heard(answer.status, {name.lower(): ", ".join(answer.msg.get_all(name)) for name in answer.msg}, body)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Say whether what is generated is fresh: exported modules, clean notebooks, README, shipped tables.
+"""Say whether what is generated is fresh: exported modules, clean notebooks, README, the page's notebook.
 
 Everything is generated again in a copy of the tree, so the check neither needs git nor touches a file.
 """
@@ -22,7 +22,7 @@ def files(folder: Path) -> set[Path]:
 
 
 def regenerate(folder: Path) -> None:
-    """Export, clean and write the README, as a developer would."""
+    """Export, clean and write the README and the notebook of the page, as a developer would."""
     commands = Path(sys.executable).parent
     modules = [path for path in (folder / "studperf").rglob("*.py") if path.stem not in ("__init__", "__main__")]
     for module in modules:
@@ -30,7 +30,8 @@ def regenerate(folder: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     for command in (["nbdev_export"], ["nbdev_clean"]):
         subprocess.run([str(commands / command[0])], cwd=folder, check=True, env=environment)
-    subprocess.run([sys.executable, "tools/readme.py"], cwd=folder, check=True, env=environment)
+    for tool in ("tools/readme.py", "tools/page.py"):
+        subprocess.run([sys.executable, tool], cwd=folder, check=True, env=environment)
 
 
 def main() -> int:

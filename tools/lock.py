@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 BUILD = ["setuptools", "wheel"]
-EXTRAS = {"run": ("boost", "notebooks"), "core": ("serve", "postgres", "trace")}
+EXTRAS = {"run": ("boost", "notebooks"), "core": ("serve", "postgres", "trace", "ui")}
 
 
 def wanted() -> dict[str, list[str]]:

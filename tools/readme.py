@@ -17,7 +17,7 @@ def cell_markdown(cell: dict) -> str:
     """A cell as Markdown: prose as it is, code fenced, each output fenced below it."""
     source = "".join(cell["source"])
     if cell["cell_type"] == "markdown":
-        return source
+        return source.replace("](images/", "](nbs/images/")
     if source.startswith("#| hide") or cell["cell_type"] != "code":
         return ""
     code = "\n".join(line for line in source.splitlines() if not line.startswith("#|"))

@@ -19,6 +19,7 @@ from .compiled import AdditiveModel
 from .estimators import audit_pipeline, load_pipeline, predict_rows
 from .trees import TreeModel, read_trees
 from ..schema import Checked, InputError, Schema, schema_from_dict, validate
+from ..schema.pages import text_html
 from ..uncertainty.answers import Uncertainty, uncertainty_from_dict
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ class Bundle:
     def _repr_html_(self) -> str:
         test = self.manifest["test"]
         scores = ", ".join(f"{name.upper()} {s['value']:.3f} ({s['low']:.3f} to {s['high']:.3f})" for name, s in test.items())
-        return f"<b>{self.manifest['label']}</b> for {self.schema.target.title}, version {self.version}<br>on the test set: {scores}"
+        return text_html(f"{self.manifest['label']} for {self.schema.target.title}, version {self.version}\non the test set: {scores}")
 
 # %% ../../nbs/07_artifact/03_bundle.ipynb #6ec3ff1d
 def _good_columns(checked: Checked) -> Mapping[str, np.ndarray]:

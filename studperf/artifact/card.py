@@ -198,10 +198,23 @@ def _moved(row: Mapping[str, Any], schema: Schema) -> dict[str, object]:
     return _named(row, schema) | {"students": f"{row['n']:,}"} | shown
 
 # %% ../../nbs/07_artifact/05_card.ipynb #d44318f3
-def _reference(facts: Mapping[str, Any], schema: Schema) -> Section:
-    text = (f"The file reference.parquet counts how many of the {facts['data']['n_train']:,} training rows have each category or lie in each of ten "
-            "ranges, for each input alone and for the predictions. Later tables are compared with it. It holds no row of any student.")  # fmt: skip
-    return Section("What later data are compared with", [text])
+_MADE_OF_ROWS = ("knn", "svr", "blend", "stack")  # neighbours and support vectors are training rows
+
+
+def _kept(facts: Mapping[str, Any], schema: Schema) -> Section:
+    n, errors, target = facts["data"]["n_train"], facts["coverage"]["errors"], schema.target.title.lower()
+    counts = (f"The file reference.parquet counts how many of the {n:,} training rows have each category or lie in each of ten ranges, "
+              "for each input alone and for the predictions. Later tables are compared with it.")  # fmt: skip
+    typical = (f"The file manifest.json holds, of {target} and of each input that is a number, the mean, the standard deviation and quantiles, "
+               "the smallest and the largest value among them; of each other input the share of each category. Students are compared with them. "
+               f"The file uncertainty.json holds the {errors:,} errors of the calibration.")  # fmt: skip
+    rows = _ROWS_INSIDE if facts["family"] in _MADE_OF_ROWS else "None of its files holds a row of any student."
+    return Section("What it keeps of the data", [counts, typical, rows])
+
+
+_MADE_OF_ROWS = ("knn", "svr", "blend", "stack")  # neighbours and support vectors are training rows
+_ROWS_INSIDE = ("This family is made of training rows: the file pipeline.skops holds them as scaled numbers, without names. "
+                "Whoever gets the model gets them.")  # fmt: skip
 
 
 def _again(facts: Mapping[str, Any], schema: Schema) -> Section:
@@ -211,8 +224,8 @@ def _again(facts: Mapping[str, Any], schema: Schema) -> Section:
     versions = _table([{"package": name, "version": number} for name, number in sorted(facts["libraries"].items())])
     return Section("How to make it again", [how, command, versions, "All facts of this page stand as JSON in manifest.json."])
 
-# %% ../../nbs/07_artifact/05_card.ipynb #fed34c07
-_SECTIONS = (_purpose, _limits, _data, _inputs, _scores, _ceiling, _intervals, _groups, _protected, _reference, _again)
+# %% ../../nbs/07_artifact/05_card.ipynb #d6961956
+_SECTIONS = (_purpose, _limits, _data, _inputs, _scores, _ceiling, _intervals, _groups, _protected, _kept, _again)
 
 
 def card_title(
@@ -230,7 +243,7 @@ def card_sections(
     """What the card says, before it is printed as Markdown or HTML; a fact that is missing is a KeyError."""
     return [section(facts, schema) for section in _SECTIONS]
 
-# %% ../../nbs/07_artifact/05_card.ipynb #946b61f0
+# %% ../../nbs/07_artifact/05_card.ipynb #b9fc10b1
 def make_card_html(
     facts: Mapping[str, Any],  # of the manifest
     schema: Schema,  # for the inputs and the target
@@ -241,7 +254,7 @@ def make_card_html(
 
 SUBTITLE = "Model card, made by studperf from what was measured when the model was trained."
 
-# %% ../../nbs/07_artifact/05_card.ipynb #7f615a5f
+# %% ../../nbs/07_artifact/05_card.ipynb #a17c17e0
 _INSIDE = re.compile(r"[\\`*\[\]<>|&$~]|(?<![^\W_])_|_(?![^\W_])")
 _FIRST = re.compile(r"^(\d*)([-+=#.)])")  # a list, a heading, a rule
 
@@ -263,7 +276,7 @@ def _md_part(part: object) -> str:
     rows.insert(1, ["---"] * part.shape[1])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
-# %% ../../nbs/07_artifact/05_card.ipynb #ec43a4ef
+# %% ../../nbs/07_artifact/05_card.ipynb #b6f82ae5
 def _front_matter(facts: Mapping[str, Any], schema: Schema) -> str:
     import yaml
 

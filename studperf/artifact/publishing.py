@@ -102,16 +102,16 @@ QUANTILES = 21
 
 def _typical(train: Checked, target: str) -> dict[str, dict[str, Any]]:
     numbers, categories = {}, {}
-    for column in (c for c in train.specs if c.name != target):
+    for column in train.specs:
         values = train.columns[column.name][train.good]
         if column.kind == "category":
             categories[column.name] = [float(np.mean(values == code)) for code in range(len(column.categories))]
         elif (seen := values[np.isfinite(values)]).size:
             quantiles = np.quantile(seen, np.linspace(0, 1, QUANTILES)).tolist()
             numbers[column.name] = {"mean": float(seen.mean()), "sd": float(seen.std()), "quantiles": quantiles}
-    return {"numbers": numbers, "categories": categories}
+    return {"target": numbers.pop(target), "numbers": numbers, "categories": categories}
 
-# %% ../../nbs/07_artifact/04_publishing.ipynb #1da0b47e
+# %% ../../nbs/07_artifact/04_publishing.ipynb #d70a1374
 @dataclass(frozen=True)
 class Packed:
     """The files of a bundle, as bytes, not yet on disk."""
@@ -119,7 +119,7 @@ class Packed:
     files: Mapping[str, bytes]
     predictor: str  # "additive", "trees" or "pipeline"
 
-# %% ../../nbs/07_artifact/04_publishing.ipynb #d70a1374
+# %% ../../nbs/07_artifact/04_publishing.ipynb #1cd76601
 def _predictor(fitted: TransformedTargetRegressor, schema: Schema, feature_set: str, tables: Sequence[Checked]) -> AdditiveModel | TreeModel | None:
     compiled = compile_pipeline(fitted, schema, feature_set) or compile_trees(fitted, schema, feature_set)
     for checked in tables if compiled else ():
@@ -140,7 +140,7 @@ def _predictor_file(compiled: AdditiveModel | TreeModel | None) -> dict[str, byt
     content = canonical_json(compiled.to_dict()) if isinstance(compiled, AdditiveModel) else compiled.to_bytes()
     return {PREDICTORS[_kind(compiled)]: content}
 
-# %% ../../nbs/07_artifact/04_publishing.ipynb #1cd76601
+# %% ../../nbs/07_artifact/04_publishing.ipynb #2b78cb56
 def pack(
     fitted: TransformedTargetRegressor,  # the chosen model, fitted on the training rows
     schema: Schema,  # what the table holds; goes into the manifest
@@ -171,7 +171,7 @@ def pack(
     content = canonical_json(manifest)
     return Packed({**files, MANIFEST: content, SEAL: seal(content)}, _kind(compiled))
 
-# %% ../../nbs/07_artifact/04_publishing.ipynb #2b78cb56
+# %% ../../nbs/07_artifact/04_publishing.ipynb #34b6b76a
 def _uncertainty_json(uncertainty: Uncertainty, arms: Sequence[TransformedTargetRegressor], schema: Schema, feature_set: str) -> bytes:
     sides = [replace(compile_pipeline(side, schema, feature_set), low=side.floor_, high=None).to_dict() for side in arms]
     return canonical_json(uncertainty_to_dict(uncertainty, schema) | {"arms": sides})
@@ -185,7 +185,7 @@ def library_versions(
     versions = {name: version(name) for name in ("studperf", "numpy", "pandas", "scikit-learn", "skops")}
     return versions if package == "sklearn" else versions | {package: import_module(package).__version__}
 
-# %% ../../nbs/07_artifact/04_publishing.ipynb #0820792a
+# %% ../../nbs/07_artifact/04_publishing.ipynb #9f20288d
 @contextmanager
 def _locked(home: Path) -> Iterator[None]:
     import fcntl  # not there on Windows, which is said in the README
@@ -228,7 +228,7 @@ def _intact(folder: Path) -> bool:
     except BundleError:
         return False
 
-# %% ../../nbs/07_artifact/04_publishing.ipynb #9f20288d
+# %% ../../nbs/07_artifact/04_publishing.ipynb #00b2721b
 def _point(link: Path, version_folder: Path) -> None:
     temporary = link.with_name(f".{link.name}.new")
     temporary.unlink(missing_ok=True)

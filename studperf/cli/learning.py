@@ -98,7 +98,7 @@ def _run(args: argparse.Namespace) -> Result:
 # %% ../../nbs/17_cli/01_learning.ipynb #518a7960
 def _add_train(commands: Any) -> None:
     p = commands.add_parser("train", help="learn from a table: compare families, choose one, test it once, save it", epilog=EPILOG)
-    p.add_argument("--data", default="exams", metavar="PATH|URL|NAME", help="a table to learn from (default: the bundled sample)")
+    p.add_argument("--data", default="exams", metavar="PATH|URL|NAME", help="CSV, Parquet or Excel to learn from (default: the bundled sample)")
     add_schema(p)
     p.add_argument("--feature-set", default="full", choices=["full", "early", "unprotected"], help="what the model may know (default: full)")
     p.add_argument("--families", metavar="A,B", help="families to compare (default: all that are installed)")

@@ -21,16 +21,8 @@ __all__ = ['add_models']
 def _input(args: argparse.Namespace) -> pd.DataFrame:
     from studperf.schema import read_table
 
-    return read_table(sys.stdin.buffer.read(), name="standard input") if args.input == "-" else read_table(args.input)
-
-
-def _joined(table: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
-    from studperf.schema import InputError, Problem
-
-    if taken := [name for name in answers if name in table]:
-        problems = [Problem("another name for this column", column=name, found="stands in the input already") for name in taken]
-        raise InputError("The result would overwrite a column of the input", problems)
-    return table.join(answers)
+    source = sys.stdin.buffer.read() if args.input == "-" else args.input
+    return read_table(source, name="standard input", sheet=args.sheet)
 
 
 def _written(roster: pd.DataFrame, output: str | None) -> str:
@@ -42,11 +34,11 @@ def _written(roster: pd.DataFrame, output: str | None) -> str:
 
 # %% ../../nbs/17_cli/02_models.ipynb #9e3561c8
 def _predict(args: argparse.Namespace) -> Result:
-    from studperf.prediction import load_model, predict
+    from studperf.prediction import load_model, predict, scored_table
 
     model, table = load_model(args.model), _input(args)
     answers = predict(table, level=args.level, threshold=args.threshold, model=model, on_error=args.on_error)
-    roster, bad = _joined(table, answers), int(answers["prediction"].isna().sum())
+    roster, bad = scored_table(table, answers), int(answers["prediction"].isna().sum())
     if bad:
         say(f"{len(table) - bad:,} rows were scored; {bad:,} were not, and say why in the column 'problem'")
     if unlike := int(answers["abstain"].sum()):
@@ -78,8 +70,8 @@ def _explain(args: argparse.Namespace) -> Result:
 def _audit(args: argparse.Namespace) -> Result:
     from studperf.prediction import audit, load_model
 
-    model = load_model(args.model)
-    found = audit(args.data, level=args.level, cutoffs=args.cutoff, minimum=args.minimum, model=model, on_error=args.on_error)
+    model, table = load_model(args.model), _input(args)
+    found = audit(table, level=args.level, cutoffs=args.cutoff, minimum=args.minimum, model=model, on_error=args.on_error)
     plain = {"model": model.version, **found.to_dict()}
     return plain, f"{found.table().to_string(index=False)}\n\n{found}"
 
@@ -126,10 +118,15 @@ def _describe(table: pd.DataFrame) -> list[dict[str, Any]]:
     return columns
 
 # %% ../../nbs/17_cli/02_models.ipynb #0d7c5711
+def _add_input(parser: argparse.ArgumentParser, *names: str, help: str = "CSV, Parquet or Excel; - for standard input", **options: Any) -> None:
+    parser.add_argument(*names, metavar="INPUT", help=help, **options)
+    parser.add_argument("--sheet", metavar="NAME", help="which sheet of a workbook (default: the only one)")
+
+
 def _add_predict(commands: Any) -> None:
     p = commands.add_parser("predict", help="score a class list, with an interval for each student", epilog=EPILOG)
-    p.add_argument("input", metavar="INPUT", help="CSV or Parquet; - for standard input")
-    p.add_argument("-o", "--output", metavar="OUTPUT", help=".csv or .parquet (default: CSV on standard output)")
+    _add_input(p, "input")
+    p.add_argument("-o", "--output", metavar="OUTPUT", help=".csv, .parquet or .xlsx (default: CSV on standard output)")
     p.add_argument("--level", type=float, default=0.9, metavar="P", help="share of students whose true value lies inside (default: 0.9)")
     p.add_argument("--threshold", type=float, metavar="MARK", help="also the probability of a value below this mark")
     add_model(p)
@@ -139,15 +136,15 @@ def _add_predict(commands: Any) -> None:
 
 def _add_explain(commands: Any) -> None:
     p = commands.add_parser("explain", help="what each column contributes to each prediction, in points", epilog=EPILOG)
-    p.add_argument("input", metavar="INPUT", help="CSV or Parquet; - for standard input")
-    p.add_argument("-o", "--output", metavar="OUTPUT", help=".csv or .parquet (default: CSV on standard output)")
+    _add_input(p, "input")
+    p.add_argument("-o", "--output", metavar="OUTPUT", help=".csv, .parquet or .xlsx (default: CSV on standard output)")
     add_model(p)
     p.set_defaults(command=_explain)
 
 # %% ../../nbs/17_cli/02_models.ipynb #a738c5b9
 def _add_audit(commands: Any) -> None:
     p = commands.add_parser("audit", help="how a model served each group, once the true scores are known", epilog=EPILOG)
-    p.add_argument("--data", required=True, metavar="PATH", help="students with their true scores: CSV or Parquet")
+    _add_input(p, "--data", dest="input", required=True, help="students with their true scores: CSV, Parquet or Excel; - for standard input")
     p.add_argument("--level", type=float, default=0.9, metavar="P", help="of the intervals that are audited (default: 0.9)")
     p.add_argument("--cutoff", type=float, action="append", metavar="MARK", help="may be repeated (default: those of the training)")
     p.add_argument("--minimum", type=int, default=10, metavar="N", help="students below which a group is suppressed (default: 10)")
@@ -173,7 +170,7 @@ def _add_info(commands: Any) -> None:
     actions.add_parser("describe", help="columns of a table").add_argument("name", metavar="NAME", help="a name, a path or an address")
     export = actions.add_parser("export", help="write a table to a file")
     export.add_argument("name", metavar="NAME", help="a name, a path or an address")
-    export.add_argument("path", metavar="PATH", help="ends in .csv or .parquet")
+    export.add_argument("path", metavar="PATH", help="ends in .csv, .parquet or .xlsx")
     p.set_defaults(command=_data)
 
 

@@ -7,61 +7,83 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
-import subprocess
+import signal
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from importlib.util import find_spec
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from .results import EPILOG, Result, add_model
 
 if TYPE_CHECKING:
-    from studperf.service.settings import Settings
+    from studperf.service.upstream import Upstream
 
 # %% auto #0
-__all__ = ['add_service']
+__all__ = ['log', 'FIRST', 'LONGEST', 'LIVED', 'keep_page', 'add_service']
 
 # %% ../../nbs/17_cli/03_serving.ipynb #123ea458
-_PAGE = "from studperf.ui import prediction_page\n\nprediction_page()"
+log = logging.getLogger(__name__)
+FIRST, LONGEST, LIVED = 1.0, 60.0, 60.0  # seconds: the first pause, the longest one, and what counts as having lived
 
 
-def _notebook(folder: Path) -> Path:
-    cell = {"cell_type": "code", "id": "page", "metadata": {}, "source": _PAGE, "outputs": [], "execution_count": None}
-    kernel = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
-    path = folder / "predict.ipynb"
-    path.write_text(json.dumps({"cells": [cell], "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}))
-    return path
+def keep_page(
+    start: Callable[[], AbstractContextManager],  # a page with .address, .token and .process, ended with the block
+    upstream: Upstream,  # is told where the page is
+    stop: threading.Event,  # ends it all
+    *,
+    first: float = FIRST,  # seconds until it is started again for the first time
+) -> None:
+    """Run a page, and start it again when it ends, until told to stop."""
+    pause = first
+    while not stop.is_set():
+        began = monotonic()
+        try:
+            with start() as page:
+                upstream.place = page.address, page.token
+                while page.process.poll() is None and not stop.wait(0.1):
+                    pass
+                upstream.place = None
+        except Exception as error:
+            log.error("the page cannot be started: %s", type(error).__name__)
+        if monotonic() - began > LIVED:
+            pause = first
+        if not stop.is_set():
+            log.warning("the page has ended; it is started again in %g seconds", pause)
+            stop.wait(pause)
+        pause = min(2 * pause, LONGEST)
 
-
-def _check_ui(settings: Settings) -> None:
-    from studperf.schema import InputError, Problem
-
-    if not settings.loopback:
-        problem = Problem("127.0.0.1, or no --ui", column="host", value=settings.host)
-        raise InputError("The page with widgets asks for no key, so it is not offered to other machines", [problem])
-    if not 0 < settings.port < 65535:
-        raise InputError("The page with widgets takes the port after the service's", [Problem("from 1 to 65534", column="port", value=settings.port)])
+# %% ../../nbs/17_cli/03_serving.ipynb #d9ed884b
+def _need_page() -> None:
+    for name in ("voila", "ipywidgets", "anywidget", "httpx", "websockets"):
+        if find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 @contextmanager
-def _page_beside(settings: Settings, model: str | None) -> Iterator[str]:
-    _check_ui(settings)
-    port, extra = settings.port + 1, {} if model is None else {"STUDPERF_MODEL": str(Path(model).resolve())}
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "voila", str(_notebook(Path(folder))), "--no-browser", "--Voila.ip=127.0.0.1", f"--port={port}",
-                   "--strip_sources=True", "--show_tracebacks=False", f"--Voila.root_dir={folder}", "--MappingKernelManager.cull_idle_timeout=900",
-                   "--MappingKernelManager.cull_interval=60"]  # fmt: skip
-        child = subprocess.Popen(command, env=os.environ | extra, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            yield f"http://127.0.0.1:{port}/"
-        finally:
-            child.terminate()
-            child.wait(10)
+def _page_beside(model: str | None) -> Iterator[Upstream]:
+    from studperf.service.upstream import Upstream
+    from studperf.service.visitors import PAGE
+    from studperf.ui.server import page_process
 
-# %% ../../nbs/17_cli/03_serving.ipynb #cdf04ccf
+    _need_page()
+    upstream, stop = Upstream(), threading.Event()
+    keeper = threading.Thread(target=keep_page, args=(partial(page_process, base_url=PAGE, model=model), upstream, stop), name="page", daemon=True)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    keeper.start()
+    try:
+        yield upstream
+    finally:
+        stop.set()
+        keeper.join(20)
+        signal.signal(signal.SIGTERM, before)
+
+# %% ../../nbs/17_cli/03_serving.ipynb #1d0d28ff
 def _contract(args: argparse.Namespace) -> Result:
     from studperf.prediction import load_model
     from studperf.service.desk import Desk, Served
@@ -82,11 +104,8 @@ def _serve(args: argparse.Namespace) -> Result:
     given = {"host": args.host, "port": args.port, "open": args.open or None, "new_key": args.new_key or None}
     settings = read_settings(os.environ, **given)
     check_closed(settings)
-    if args.ui:
-        with _page_beside(settings, args.model) as address:
-            run(settings, model=args.model, ui=address)
-    else:
-        run(settings, model=args.model)
+    with _page_beside(args.model) if args.ui else nullcontext() as upstream:
+        run(settings, model=args.model, ui=upstream)
     return {"stopped": True}, ""
 
 
@@ -99,7 +118,7 @@ def add_service(
     p.add_argument("--port", metavar="P", help="(default: $PORT, or 8000; 0: any that is free)")
     p.add_argument("--open", action="store_true", help="on an address that others can reach: answer everybody, without keys")
     p.add_argument("--new-key", action="store_true", help="make a key, show it once, and serve whoever has it ($STUDPERF_API_KEYS wins)")
-    p.add_argument("--ui", action="store_true", help="also the page with widgets, on the next port (this machine only)")
+    p.add_argument("--ui", action="store_true", help="also the page for people, under /app")
     p.add_argument("--contract", action="store_true", help="print the OpenAPI document and end")
     add_model(p)
     p.set_defaults(command=_serve)

@@ -14,6 +14,7 @@ from .learning import DRAWS, LearningCurve, floor_and_slope, interval_of
 from .scores import Interval
 from ..preprocessing import make_preprocessor
 from ..schema import Schema
+from ..schema.pages import text_html
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,6 +97,9 @@ class Ceiling:
     def __str__(self) -> str:
         left = " Neighbours err alike: there is structure left that this family has not found." if self.structure_left else ""
         return f"No model of these features can be expected to reach an R2 above {self.r2} on new students.{left}"
+
+    def _repr_html_(self) -> str:
+        return text_html(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The ceiling as JSON."""

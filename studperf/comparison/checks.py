@@ -15,6 +15,7 @@ from .ceiling import Ceiling
 from .families import Family
 from .running import Question
 from .scores import scores
+from ..schema.pages import text_html
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +34,9 @@ class Check:
 
     def __str__(self) -> str:
         return f"{self.severity}: {self.message} [{self.code}]"
+
+    def _repr_html_(self) -> str:
+        return text_html(self)
 
     def to_dict(self) -> dict[str, str]:
         """The three texts by name, for JSON."""

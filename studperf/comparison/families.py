@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..preprocessing import make_preprocessor
 from ..schema import InputError, Problem, Schema
+from ..schema.pages import text_html
 
 if TYPE_CHECKING:
     from sklearn.compose import TransformedTargetRegressor
@@ -22,7 +23,7 @@ __all__ = ['LINES', 'TREE', 'FOREST', 'BOOSTING', 'HISTOGRAM', 'XGBOOST', 'CATBO
            'COMMITTEES', 'FAMILIES', 'Family', 'choose_families', 'make_pipeline']
 
 # %% ../../nbs/04_comparison/00_families.ipynb #04af8676
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Family:
     """One way to predict: a name, an estimator, and what it needs."""
 
@@ -33,6 +34,12 @@ class Family:
     draft: Mapping[str, Any] = field(default_factory=dict)  # cheaper settings while the search goes on: fewer trees
     scales: bool = False  # does it compare distances or shrink coefficients, so that numbers must be on one scale?
     package: str = "sklearn"  # which must be installed
+
+    def __repr__(self) -> str:
+        return f"Family({self.name}: {self.label})"
+
+    def _repr_html_(self) -> str:
+        return text_html(self)
 
 # %% ../../nbs/04_comparison/00_families.ipynb #9e206207
 def _made(module: str, name: str, **settings: Any) -> Callable[[int], Any]:

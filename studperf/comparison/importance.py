@@ -18,6 +18,7 @@ from .selection import Comparison
 from .tuning import QUICK, tuned
 from ..schema import InputError
 from ..schema.columns import FEATURE_SETS
+from ..schema.progress import followed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +42,7 @@ def _r2(comparison: Comparison, question: Question, names: Sequence[str]) -> np.
 def _taken_away(comparison: Comparison, question: Question) -> dict[str, dict[str, Interval]]:
     names, share = list(question.X), 1 / (question.effort.folds - 1)
     full, table = _r2(comparison, question, names), {}
-    for name in names:
+    for name in followed(names, unit="column", what="taken away"):
         alone = _r2(comparison, question, [name])
         without = _r2(comparison, question, [other for other in names if other != name]) if len(names) > 1 else np.zeros_like(full)
         table[name] = {"alone": corrected_interval(alone, test_share=share), "lost": corrected_interval(full - without, test_share=share)}
@@ -49,7 +50,7 @@ def _taken_away(comparison: Comparison, question: Question) -> dict[str, dict[st
 
 # %% ../../nbs/04_comparison/10_importance.ipynb #712bf736
 def _fitted(comparison: Comparison, question: Question) -> Iterator[tuple[Any, pd.DataFrame, np.ndarray]]:
-    for train, test in question.cuts:
+    for train, test in followed(question.cuts, unit="fold", what="fitted"):
         pipeline = tuned(
             comparison.chosen.family, question.schema, question.X.iloc[train], question.y[train], seed=question.seed, effort=question.effort
         )
@@ -147,7 +148,8 @@ def ablate(
     question, rng = _question(comparison), np.random.default_rng(comparison.question.seed)
     share, names = 1 / (question.effort.folds - 1), list(question.X)
     fitted = list(_fitted(comparison, question))
-    ways = {"scrambled": [_scrambled(*one, question.seed) for one in fitted], "share": [_shared_out(*one, rng) for one in fitted]}
+    ways = {"scrambled": [_scrambled(*one, question.seed) for one in fitted]}
+    ways["share"] = [_shared_out(*one, rng) for one in followed(fitted, unit="fold", what="credit shared out")]
     columns = _taken_away(comparison, question)
     for way, values in ways.items():
         for name, per_fold in zip(names, np.transpose(values), strict=True):

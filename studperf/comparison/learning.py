@@ -17,6 +17,7 @@ from .folds import cut
 from .scores import LEVEL, Interval
 from .tuning import QUICK, fit_with, search
 from ..schema import InputError, Problem, Schema
+from ..schema.progress import followed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -220,6 +221,7 @@ def learning_curve(
     *,
     seed: int,  # of the folds, the orders, the models and the draws
     groups: Sequence[Any] | None = None,  # (n,) rows with the same value stay together
+    show: bool | None = False,  # a progress bar; None: where a person is watching
 ) -> LearningCurve:
     """Out-of-fold errors of a family trained on nested parts of the rows; `InputError` for fewer than 40 different rows."""
     y = np.asarray(y, float)
@@ -229,7 +231,7 @@ def learning_curve(
     smallest = min(len(train) for train, _ in cuts)
     sizes = _sizes(smallest)
     fold, residuals, squared = np.empty(len(y), int), np.empty((len(sizes), len(y))), np.full((FOLDS, len(sizes), len(y)), np.nan)
-    for number, (train, test) in enumerate(cuts):
+    for number, (train, test) in enumerate(followed(cuts, unit="fold", what=f"{family.label}, learning curve", show=show)):
         order, fold[test] = _order(np.random.default_rng([seed, number]), train, together)[:smallest], number
         for step, (rows, model) in enumerate(_grow(family, schema, X, y, order, held=held, seed=seed)):
             error = y - model.predict(X)

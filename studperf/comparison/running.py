@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -23,6 +21,7 @@ from .families import Family
 from .scores import scores
 from .tuning import Effort, fit_with, search
 from ..schema import InputError, Problem, Schema, write_atomically
+from ..schema.progress import is_watched, progress_bar
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -164,13 +163,12 @@ def run(
     work: Work = Work(),  # noqa: B008
 ) -> tuple[list[dict[str, Any]], bool]:  # the pieces by family and fold; was it interrupted?
     """Do every piece that the journal does not hold; Ctrl-C returns what is finished."""
-    from tqdm.auto import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     journal, interrupted = Journal(work.resume, question), False
     total, names = len(question.families) * len(question.cuts), [family.name for family in question.families]
-    watched = _watched() if work.progress is None else work.progress
-    bar = tqdm(total=total, initial=len(journal.rows), disable=not watched, leave=False, unit="fold")
+    watched = is_watched() if work.progress is None else work.progress
+    bar = progress_bar(total, unit="fold", done=len(journal.rows), show=watched)
     with bar, logging_redirect_tqdm([log.parent]) if watched and log.parent.handlers else nullcontext():
         try:
             for row in _pieces(question, work.n_jobs, {(row["family"], row["fold"]) for row in journal.rows}):
@@ -183,10 +181,6 @@ def run(
     return sorted(journal.rows, key=lambda row: (names.index(row["family"]), row["fold"])), interrupted
 
 # %% ../../nbs/04_comparison/04_running.ipynb #407a3734
-def _watched() -> bool:
-    return not os.environ.get("TQDM_DISABLE") and (sys.stderr.isatty() or "ipykernel" in sys.modules)
-
-
 def _report(question: Question, rows: Sequence[dict], row: dict, bar: Any) -> None:
     mine = [other for other in rows if other["family"] == row["family"]]
     label = next(family.label for family in question.families if family.name == row["family"])

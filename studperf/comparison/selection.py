@@ -21,6 +21,7 @@ from .running import Question, Work, run
 from .scores import Interval, corrected_interval, scores
 from .tuning import FULL, Effort, tuned
 from ..schema import InputError, Schema
+from ..schema.pages import text_html
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +33,7 @@ __all__ = ['METRICS', 'SHRUG', 'FEWEST_ROWS', 'MOST_ROWS', 'Entry', 'Comparison'
 METRICS = ("r2", "rmse", "mae")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Entry:
     """How one family did."""
 
@@ -48,6 +49,12 @@ class Entry:
     predict_seconds: float  # CPU, of one fold's rows
     size_bytes: float  # of the fitted model
     cpu_seconds: float  # in all folds
+
+    def __repr__(self) -> str:
+        return f"{self.family.label}: R2 {self.r2}, RMSE {self.rmse:.2f}, MAE {self.mae:.2f}"
+
+    def _repr_html_(self) -> str:
+        return text_html(self)
 
     def to_dict(self, *, cost: bool = True) -> dict:  # cost: with seconds and bytes, which differ from run to run
         """The entry as JSON."""
@@ -180,7 +187,7 @@ def compare_families(
     cuts = cut(y, folds=effort.folds, repeats=effort.repeats, seed=seed, groups=groups)
     question = Question(tuple(families), schema, X, y, cuts, seed, effort, groups)
     rows, interrupted = run(question, work)
-    return _conclude(*_finished(question, rows), test, interrupted)
+    return _conclude(*_finished(question, rows), test, interrupted, work.progress)
 
 # %% ../../nbs/04_comparison/08_selection.ipynb #e71a4162
 def _finished(question: Question, rows: list[dict]) -> tuple[Question, list[dict]]:
@@ -190,23 +197,23 @@ def _finished(question: Question, rows: list[dict]) -> tuple[Question, list[dict
     return replace(question, families=tuple(done)), [row for row in rows if row["family"] in {f.name for f in done}]
 
 
-def _conclude(question: Question, rows: list[dict], test: tuple | None, interrupted: bool) -> Comparison:
+def _conclude(question: Question, rows: list[dict], test: tuple | None, interrupted: bool, show: bool | None) -> Comparison:
     import pandas as pd
 
     folds, predictions = pd.DataFrame(rows).drop(columns="predicted"), _predictions(question, rows)
     entries = _entries(question.families, folds, 1 / (question.effort.folds - 1))
     best, chosen = min(entries, key=lambda e: e.rmse.value), next(e for e in entries if e.within_noise)
     predicted = predictions[chosen.family.name].to_numpy()
-    curve, ceiling = _outlook(question, chosen.family)
+    curve, ceiling = _outlook(question, chosen.family, show)
     own = None if test is None else _own_test(question, *test)
     checks = self_checks(Evidence(question, folds, chosen.family, predicted, ceiling, own, interrupted))
     return Comparison(question, tuple(entries), folds, predictions, chosen, best, curve, ceiling, checks, interrupted)
 
 
-def _outlook(question: Question, family: Family) -> tuple[LearningCurve, Ceiling]:
+def _outlook(question: Question, family: Family, show: bool | None) -> tuple[LearningCurve, Ceiling]:
     rows = np.sort(np.random.default_rng(question.seed).permutation(len(question.y))[:MOST_ROWS])
     X, groups = question.X.iloc[rows].reset_index(drop=True), None if question.groups is None else question.groups[rows]
-    curve = learning_curve(family, question.schema, X, question.y[rows], seed=question.seed, groups=groups)
+    curve = learning_curve(family, question.schema, X, question.y[rows], seed=question.seed, groups=groups, show=show)
     return curve, noise_ceiling(curve, question.schema, X)
 
 

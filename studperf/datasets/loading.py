@@ -25,6 +25,7 @@ from studperf.schema import (
     schema_from_dict,
     show_value,
 )  # fmt: skip
+from ..schema.pages import text_html
 from ..schema.validation import category_text, is_missing
 
 if TYPE_CHECKING:
@@ -125,6 +126,9 @@ class Source:
 
     def __repr__(self) -> str:
         return f"Source({self.name}: {len(self.table):,} rows, target {self.schema.target.name!r})"
+
+    def _repr_html_(self) -> str:
+        return text_html(self) + self.schema._repr_html_()
 
 
 def open_source(

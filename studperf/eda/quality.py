@@ -17,7 +17,7 @@ import numpy as np
 
 from .reading import Tidy, standardised, tidy
 from ..schema import Column, Schema, header_key, show_value
-from ..schema.pages import table_html
+from ..schema.pages import table_html, text_html
 from ..schema.validation import category_text, is_missing
 
 if TYPE_CHECKING:
@@ -39,6 +39,9 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.severity} [{self.code}] {self.message}"
+
+    def _repr_html_(self) -> str:
+        return text_html(self)
 
     def to_dict(self) -> dict:
         """The finding as JSON."""

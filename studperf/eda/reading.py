@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..schema import Checked, Column, InputError, Problem, Schema, validate
+from ..schema.pages import text_html
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,6 +51,9 @@ class Tidy:
 
     def __repr__(self) -> str:
         return f"Tidy({len(self):,} rows, {len(self.frame.columns)} columns, {len(self.problems):,} cells that cannot be used)"
+
+    def _repr_html_(self) -> str:
+        return text_html(self)
 
     def columns(
         self,

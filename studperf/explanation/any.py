@@ -5,7 +5,7 @@
 # %% ../../nbs/09_explanation/02_any.ipynb #4315574d
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -89,7 +89,7 @@ def any_explainer(
     fitted: TransformedTargetRegressor,  # as bundles hold it; its predictions are inside the target's range
     typical: Mapping[str, Any],  # of the training rows: quantiles of numbers, shares of categories
     specs: Sequence[Column],  # the features, in the schema's order
-) -> Callable[[Mapping[str, np.ndarray]], Contributions]:  # from columns as `validate` gives them
+) -> Callable[..., Contributions]:  # from columns as `validate` gives them, and perhaps what follows the rows, as a progress bar does
     """Shapley values by asking the model, over made-up rows; sources: Štrumbelj and Kononenko 2014, Mitchell et al. 2022."""
     from threadpoolctl import threadpool_limits
 
@@ -103,8 +103,8 @@ def any_explainer(
         with _same_orders(), threadpool_limits(1):
             return explainer(row[None], max_evals=questions, silent=True).values[0]
 
-    def explain(columns: Mapping[str, np.ndarray]) -> Contributions:
+    def explain(columns: Mapping[str, np.ndarray], follow: Callable[[np.ndarray], Iterable] = iter) -> Contributions:
         names = tuple(column.name for column in specs)
-        return Contributions(names, np.array([one(row) for row in _as_matrix({name: columns[name] for name in names})]), base)
+        return Contributions(names, np.array([one(row) for row in follow(_as_matrix({name: columns[name] for name in names}))]), base)
 
     return explain

@@ -12,11 +12,15 @@ from typing import Any
 import numpy as np
 
 from ..artifact import AdditiveModel
+from ..schema.pages import table_html, text_html
 
 # %% auto #0
-__all__ = ['Contributions', 'held_in_range', 'additive_contributions']
+__all__ = ['SHOWN', 'Contributions', 'held_in_range', 'additive_contributions']
 
 # %% ../../nbs/09_explanation/00_contributions.ipynb #d40e1e57
+SHOWN = 5
+
+
 @dataclass(frozen=True)
 class Contributions:
     """What each value adds to the base, so that base and points add up to the prediction."""
@@ -29,6 +33,12 @@ class Contributions:
     def total(self) -> np.ndarray:
         """Base and points together, (n,): the prediction."""
         return self.base + self.points.sum(axis=1)
+
+    def _repr_html_(self) -> str:
+        import pandas as pd
+
+        shown = pd.DataFrame(self.points[:SHOWN], columns=list(self.columns)).assign(prediction=self.total[:SHOWN])
+        return text_html(f"{len(self.points):,} students, base {self.base:.3f}; the first {len(shown)}") + table_html(shown)
 
 # %% ../../nbs/09_explanation/00_contributions.ipynb #6c6ac956
 def held_in_range(

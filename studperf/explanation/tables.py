@@ -5,9 +5,9 @@
 # %% ../../nbs/09_explanation/03_tables.ipynb #338a283c
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from .contributions import Contributions, additive_contributions, held_in_range
 from .trees import tree_explainer
 from ..prediction import load_model
 from ..schema import Checked, InputError, Problem, read_table, validate
+from ..schema.progress import followed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,16 +37,16 @@ def typical_of(
     return bundle.manifest["typical"]
 
 # %% ../../nbs/09_explanation/03_tables.ipynb #3411f525
-def _way(bundle: Bundle) -> tuple[str, Callable[[Checked], Contributions]]:
+def _way(bundle: Bundle) -> tuple[str, Callable[..., Contributions]]:
     target, specs = bundle.schema.target, bundle.schema.features(bundle.feature_set)
     if bundle.additive is not None:
         model, typical = bundle.additive, typical_of(bundle)
-        return "closed form", lambda checked: held_in_range(additive_contributions(model, typical, checked.columns), model.low, model.high)
+        return "closed form", lambda checked, _: held_in_range(additive_contributions(model, typical, checked.columns), model.low, model.high)
     by_trees = tree_explainer(bundle.pipeline)
     if by_trees is not None:
-        return "trees", lambda checked: held_in_range(by_trees(checked.frame()), target.low, target.high)
+        return "trees", lambda checked, _: held_in_range(by_trees(checked.frame()), target.low, target.high)
     by_asking = any_explainer(bundle.pipeline, typical_of(bundle), specs)
-    return "asking", lambda checked: by_asking(checked.columns)
+    return "asking", lambda checked, follow: by_asking(checked.columns, follow)
 
 # %% ../../nbs/09_explanation/03_tables.ipynb #8929244d
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class _Versioned:
 
 
 @lru_cache(maxsize=8)
-def _way_once(model: _Versioned) -> tuple[str, Callable[[Checked], Contributions]]:
+def _way_once(model: _Versioned) -> tuple[str, Callable[..., Contributions]]:
     return _way(model.bundle)
 
 # %% ../../nbs/09_explanation/03_tables.ipynb #280bfffc
@@ -79,10 +80,12 @@ def _free_names(bundle: Bundle) -> None:
 def contributions_of(
     bundle: Bundle,
     checked: Checked,  # from `validate` with this bundle's schema and feature set, without a bad row
+    *,
+    follow: Callable[[np.ndarray], Iterable] = iter,  # what goes through the rows where they are asked about one by one: a progress bar
 ) -> tuple[Contributions, np.ndarray, str]:  # what adds up, the predictions (n,), and which way it was found
     """The contributions of checked rows; `InputError` where they do not add up to the prediction."""
     way, contributions = _way_once(_Versioned(bundle.version, bundle))
-    found, prediction = contributions(checked), bundle.predict(checked)
+    found, prediction = contributions(checked, follow), bundle.predict(checked)
     _checked_sum(found, prediction, way)
     return found, prediction, way
 
@@ -100,7 +103,7 @@ def explain(
     if isinstance(table, (str, Path)):
         table = read_table(table)
     checked = validate(table, bundle.schema, feature_set=bundle.feature_set)
-    found, prediction, way = contributions_of(bundle, checked)
+    found, prediction, way = contributions_of(bundle, checked, follow=partial(followed, unit="student", what="explained"))
     index = table.index if isinstance(table, pd.DataFrame) else pd.RangeIndex(len(checked))
     explained = pd.DataFrame(found.points, columns=list(found.columns), index=index)
     explained["base"], explained["prediction"] = found.base, prediction

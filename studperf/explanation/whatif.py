@@ -127,7 +127,7 @@ def what_if(
     bundle = load_model(model)
     changes = _changed_columns(changes, bundle.schema.features(bundle.feature_set))
     this = _one(student, bundle)
-    other = _one(this.frame().iloc[0].to_dict() | changes, bundle)
+    other = _one(this.row(0) | changes, bundle)
     answers = [bundle.answer(one) if bundle.uncertainty else {"prediction": bundle.predict(one)} for one in (this, other)]
     before, after = (float(one["prediction"][0]) for one in answers)
     values = {c: (this.columns[c.name][0], other.columns[c.name][0]) for c in this.specs if c.name in changes}

@@ -13,6 +13,7 @@ import numpy as np
 
 from .groups import protected_groups
 from ..schema import Column, InputError, Interval, Schema
+from ..schema.pages import text_html
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,6 +76,12 @@ class Baseline:
     name: str
     r2: Interval
     rmse: Interval  # in the unit of the target
+
+    def __str__(self) -> str:
+        return f"{self.name}: R2 {self.r2}, RMSE {self.rmse:.2f}"
+
+    def _repr_html_(self) -> str:
+        return text_html(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The baseline as JSON."""

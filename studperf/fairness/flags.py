@@ -13,6 +13,7 @@ import numpy as np
 
 from .suppression import Cell
 from ..schema import InputError, Interval, Problem, proportion
+from ..schema.pages import text_html
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,6 +74,12 @@ class Flag:
     low: float  # 95 % interval of it
     high: float
     p: float  # adjusted for all tests of the audit
+
+    def __str__(self) -> str:
+        return self.message
+
+    def _repr_html_(self) -> str:
+        return text_html(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The flag as JSON."""

@@ -2,6 +2,6 @@
 
 from studperf.prediction.audits import audit
 from studperf.prediction.models import find_model, load_model
-from studperf.prediction.tables import open_table, predict
+from studperf.prediction.tables import check_free, open_table, predict, scored_table
 
-__all__ = ["audit", "find_model", "load_model", "open_table", "predict"]
+__all__ = ["audit", "check_free", "find_model", "load_model", "open_table", "predict", "scored_table"]

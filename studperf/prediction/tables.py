@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ..artifact import Bundle
 from .models import load_model
-from ..schema import Checked, header_key, read_table, show_value, validate
+from ..schema import Checked, InputError, Problem, header_key, read_table, show_value, validate
 from ..uncertainty.conformal import check_level, check_threshold
 
 if TYPE_CHECKING:
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'open_table', 'predict']
+__all__ = ['log', 'open_table', 'predict', 'check_free', 'scored_table']
 
 # %% ../../nbs/08_prediction/01_tables.ipynb #f657a80e
 def open_table(
-    table: pd.DataFrame | dict | list[dict] | str | Path,  # students, or a path to CSV or Parquet
+    table: pd.DataFrame | dict | list[dict] | str | Path,  # students, or a path to CSV, Excel or Parquet
     bundle: Bundle,  # whose schema says what a student is
     *,
     on_error: Literal["raise", "report"] = "raise",  # a bad row refuses the table, or is set aside
@@ -39,7 +40,7 @@ def open_table(
 
 # %% ../../nbs/08_prediction/01_tables.ipynb #07875d25
 def predict(
-    table: pd.DataFrame | dict | list[dict] | str | Path,  # students: a DataFrame, one as a dict, several, or a path to CSV or Parquet
+    table: pd.DataFrame | dict | list[dict] | str | Path,  # students: a DataFrame, one as a dict, several, or a path to CSV, Excel or Parquet
     *,
     level: float = 0.9,  # share of students whose true value lies between lower and upper
     threshold: float | None = None,  # a mark, in the unit of the target; None: no probability
@@ -61,3 +62,22 @@ def predict(
     facts = {"model": bundle.version, "family": bundle.manifest["family"], "feature_set": bundle.feature_set, "ignored": ignored}
     result.attrs = facts | {"level": level} | ({} if threshold is None else {"threshold": threshold})
     return result
+
+# %% ../../nbs/08_prediction/01_tables.ipynb #31f17ae8
+def check_free(
+    names: Iterable[str],  # of the columns that will be added
+    headers: Iterable[str],  # of the table
+) -> None:
+    """Refuse a table that has a column of the same name."""
+    if taken := [name for name in names if name in headers]:
+        problems = [Problem("another name for this column", column=name, found="stands in the input already") for name in taken]
+        raise InputError("The result would overwrite a column of the input", problems)
+
+
+def scored_table(
+    table: pd.DataFrame,  # of students
+    answers: pd.DataFrame,  # from `predict`, on the same index
+) -> pd.DataFrame:  # the columns of both
+    """A class list with its answers beside it; `InputError` where the list has a column of the same name."""
+    check_free(answers, table)
+    return table.join(answers)

@@ -107,6 +107,9 @@ class Column:
             return "one of " + ", ".join(map(show_value, self.categories))
         return "a number" + _between(self.low, self.high) if self.is_number else "anything"
 
+    def _repr_html_(self) -> str:
+        return _html_table([self])
+
 # %% ../../nbs/00_schema/02_columns.ipynb #53ccb74f
 FEATURE_SETS = ("full", "early", "unprotected")
 
@@ -131,9 +134,9 @@ def _plain(column: Column) -> dict:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in kept.items()}
 
 
-def _html_table(schema: Schema) -> str:
+def _html_table(columns: Iterable[Column]) -> str:
     heads = ("column", "kind", "holds", "unit", "role", "also found as")
-    rows = [(c.name, c.kind, c.expected, c.unit, c.role, ", ".join(c.aliases)) for c in schema.columns]
+    rows = [(c.name, c.kind, c.expected, c.unit, c.role, ", ".join(c.aliases)) for c in columns]
     cells = "".join("<tr>" + "".join(f"<td>{html.escape(x)}</td>" for x in row) + "</tr>" for row in rows)
     return f"<table><tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr>{cells}</table>"
 
@@ -212,7 +215,7 @@ class Schema:
         return f"Schema({self.title!r}: {len(self.columns)} columns, target {self.target.name!r})"
 
     def _repr_html_(self) -> str:
-        return _html_table(self)
+        return _html_table(self.columns)
 
 # %% ../../nbs/00_schema/02_columns.ipynb #b21f31f5
 def _dump(plain: dict, path: Path) -> str:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from .pages import text_html
 from .problems import InputError, Problem
 
 # %% auto #0
@@ -33,6 +34,9 @@ class Interval:
 
     def __str__(self) -> str:
         return format(self)
+
+    def _repr_html_(self) -> str:
+        return text_html(self)
 
     def to_dict(self) -> dict[str, float]:
         """The three numbers by name, for JSON."""

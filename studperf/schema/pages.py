@@ -29,14 +29,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # %% auto #0
-__all__ = ['LARGEST_SVG', 'STYLE', 'POLICY', 'Html', 'table_html', 'figure_html', 'Section', 'make_page', 'write_page',
-           'page_path']
+__all__ = ['LARGEST_SVG', 'STYLE', 'POLICY', 'Html', 'text_html', 'table_html', 'figure_html', 'Section', 'make_page',
+           'write_page', 'page_path']
 
 # %% ../../nbs/00_schema/05_pages.ipynb #a17a9a19
 class Html(str):
     """Text that is HTML already: it stands on the page as it is. Made from escaped parts only."""
 
 # %% ../../nbs/00_schema/05_pages.ipynb #af8249dd
+def text_html(
+    text: object,  # what `str` makes of it is shown
+) -> Html:
+    """Lines of text as paragraphs, escaped."""
+    return Html("".join(f"<p>{escape(line)}</p>" for line in str(text).splitlines()))
+
+# %% ../../nbs/00_schema/05_pages.ipynb #6c7ae15a
 def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, (bool, np.bool_))
 
@@ -57,7 +64,7 @@ def _cell(value: object, decimals: int) -> str:
     text = f"&lt; {10**-decimals:.{decimals}f}" if tiny else f"{value:,.{decimals}f}" if value else "0"
     return f'<td class="n">{text}</td>'
 
-# %% ../../nbs/00_schema/05_pages.ipynb #85e48d61
+# %% ../../nbs/00_schema/05_pages.ipynb #768fdab4
 def table_html(
     table: pd.DataFrame,  # shown without its index
 ) -> Html:
@@ -70,7 +77,7 @@ def table_html(
     scroll = '<div class="scroll" tabindex="0" role="region" aria-label="table">'
     return Html(f"{scroll}<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>")
 
-# %% ../../nbs/00_schema/05_pages.ipynb #768fdab4
+# %% ../../nbs/00_schema/05_pages.ipynb #5240d620
 LARGEST_SVG = 120_000  # bytes
 
 
@@ -94,7 +101,7 @@ def _png(figure: Figure) -> bytes:
         image.convert("RGB").quantize(128).save(out, "png", optimize=True)
     return out.getvalue()
 
-# %% ../../nbs/00_schema/05_pages.ipynb #9b408e17
+# %% ../../nbs/00_schema/05_pages.ipynb #331d8501
 def figure_html(
     figure: Axes | Figure,  # drawn already
     alt: str,  # what it shows, for those who cannot see it
@@ -106,7 +113,7 @@ def figure_html(
         kind, content = "png", _png(figure.figure)
     return Html(f'<figure><img alt="{escape(alt)}" src="data:image/{kind};base64,{b64encode(content).decode()}"></figure>')
 
-# %% ../../nbs/00_schema/05_pages.ipynb #331d8501
+# %% ../../nbs/00_schema/05_pages.ipynb #d039d017
 @dataclass(frozen=True)
 class Section:
     """A heading and what stands under it."""
@@ -126,7 +133,7 @@ def _part(part: object) -> str:
         return table_html(part)
     raise InputError("This cannot stand on a page", [Problem("text, a table, a figure, or a list of texts or figures", value=part)])
 
-# %% ../../nbs/00_schema/05_pages.ipynb #d039d017
+# %% ../../nbs/00_schema/05_pages.ipynb #a1a9860c
 STYLE = """
 :root{color-scheme:light dark;--ink:#1a1a1a;--paper:#fff;--soft:#f3f5f7;--line:#ccd2d8;--link:#005b8f}
 @media screen and (prefers-color-scheme:dark){:root{--ink:#e8e8e8;--paper:#16181b;--soft:#22262b;--line:#434a52;--link:#7cc4f0}}
@@ -141,7 +148,7 @@ figure{margin:1rem 0}.grid figure{margin:0}img{max-width:100%;height:auto;backgr
 """
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
-# %% ../../nbs/00_schema/05_pages.ipynb #f98cdb94
+# %% ../../nbs/00_schema/05_pages.ipynb #11d2b5c3
 def make_page(
     title: str,
     sections: Sequence[Section],  # in reading order; more than two get a list of contents

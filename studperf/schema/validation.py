@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from html import escape
 from numbers import Real
 from typing import TYPE_CHECKING, Literal
 
@@ -167,6 +168,10 @@ class Checked:
     def __repr__(self) -> str:
         return f"Checked({int(self.good.sum()):,} of {len(self):,} rows good: {', '.join(self.columns)})"
 
+    def _repr_html_(self) -> str:
+        head, *listed = str(InputError(repr(self), self.problems)).split("\n")
+        return f"<p>{escape(head)}</p>" + "".join(f"<p>{escape(line)}</p>" for line in listed)
+
     def reasons(self) -> list[str]:
         """For every row, what is wrong with it in words; empty for a good row."""
         by_row: dict[int, list[str]] = {}
@@ -180,6 +185,13 @@ class Checked:
 
         data = {c.name: self._decoded(c) for c in self.specs}
         return pd.DataFrame(data).loc[self.good]
+
+    def row(
+        self,
+        at: int,  # counted from 0
+    ) -> dict[str, object]:  # by column, as a dict that `validate` would take
+        """One row under the schema's names."""
+        return {c.name: self._decoded(c)[at] for c in self.specs}
 
     def _decoded(self, column: Column) -> np.ndarray:
         values = self.columns[column.name]

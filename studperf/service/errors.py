@@ -15,7 +15,7 @@ import msgspec
 from ..schema import InputError, Problem
 
 # %% auto #0
-__all__ = ['KINDS', 'CHALLENGE', 'LISTED', 'MEDIA_TYPE', 'Kind', 'Refused', 'come_back', 'no_key', 'problem_document',
+__all__ = ['KINDS', 'CHALLENGES', 'LISTED', 'MEDIA_TYPE', 'Kind', 'Refused', 'come_back', 'no_key', 'problem_document',
            'refused_input', 'problem_schema']
 
 # %% ../../nbs/15_service/00_errors.ipynb #f266b8f2
@@ -55,7 +55,7 @@ class Refused(Exception):
         detail: str,  # one or two sentences for the caller
         *,
         problems: Sequence[Problem] = (),  # in the order of rows
-        headers: Mapping[str, str] | None = None,  # more headers of the answer
+        headers: Mapping[str, str] | None = None,  # more headers of the answer; of several lines each, where a line break divides them
     ):
         super().__init__(detail)
         self.kind, self.detail, self.problems, self.headers = kind, detail, tuple(problems), dict(headers or {})
@@ -66,7 +66,7 @@ class Refused(Exception):
         return KINDS[self.kind].status
 
 # %% ../../nbs/15_service/00_errors.ipynb #64667eaf
-CHALLENGE = 'Bearer realm="studperf", Basic realm="studperf", charset="UTF-8"'
+CHALLENGES = ('Bearer realm="studperf"', 'Basic realm="studperf", charset="UTF-8"')
 
 
 def come_back(
@@ -81,7 +81,7 @@ def come_back(
 def no_key() -> Refused:
     """A refusal for want of a key."""
     detail = "Send an API key: Authorization: Bearer KEY. In a browser: any user name, and the key as the password."
-    return Refused("unauthorized", detail, headers={"www-authenticate": CHALLENGE})
+    return Refused("unauthorized", detail, headers={"www-authenticate": "\n".join(CHALLENGES)})
 
 # %% ../../nbs/15_service/00_errors.ipynb #3ed4b782
 LISTED = 100

@@ -19,13 +19,16 @@ from .running import Service
 from .settings import addresses_us
 
 # %% auto #0
-__all__ = ['Headers', 'Guard']
+__all__ = ['Headers', 'from_elsewhere', 'check_rate', 'Guard']
 
 # %% ../../nbs/15_service/26_guard.ipynb #b7833207
 Headers = MutableMapping[bytes, bytes]  # of a request
 
 
-def _from_elsewhere(headers: Headers) -> bool:
+def from_elsewhere(
+    headers: Headers,
+) -> bool:
+    """Does a browser say that a page of another site asks?"""
     site = headers.get(b"sec-fetch-site")
     if site is not None:
         return site not in (b"same-origin", b"none")
@@ -33,6 +36,18 @@ def _from_elsewhere(headers: Headers) -> bool:
     return origin is not None and origin.partition(b"://")[2] != headers.get(b"host", b"")
 
 # %% ../../nbs/15_service/26_guard.ipynb #53357188
+def check_rate(
+    rates: Rates,
+    client: str | None,  # the label of a key; None: the address counts
+    scope: MutableMapping[str, Any],  # of ASGI
+    now: float,  # seconds of a clock that never goes back
+) -> None:
+    """Take a token from the client's bucket, or refuse."""
+    seconds = rates.wait(client or client_of((scope.get("client") or ("",))[0]), now)
+    if seconds:
+        raise come_back("rate", f"At most {rates.per_second:g} requests per second are taken from one client.", seconds)
+
+# %% ../../nbs/15_service/26_guard.ipynb #74c56ecf
 @dataclass
 class Guard:
     """Names, keys, rates and pressure: who comes in."""
@@ -51,32 +66,35 @@ class Guard:
         """Let a request in, or raise `Refused`."""
         host = headers.get(b"host")
         if host not in self.known:
-            self._check_host(host)
+            self.check_host(host)
         access = ACCESS.get(scope["path"])
         if access == OPEN:
             return
         now = monotonic()
         log = self.service.desk.log
         if self.pressure.too_much(now) or (log is not None and log.behind):
-            self.service.desk.metrics.shed += 1
-            raise come_back("busy", "The service has more to do than it can.", 1)
+            self.turn_away()
         client = self.keys.client(headers.get(b"authorization")) if self.keys is not None else None
         if self.rates.per_second:
-            self._check_rate(client, scope, now)
+            check_rate(self.rates, client, scope, now)
         if self.keys is not None and client is None:
             raise no_key()
-        if scope["method"] == "POST" and _from_elsewhere(headers):
+        if scope["method"] == "POST" and from_elsewhere(headers):
             raise Refused("cross-site", "Only the service's own pages may send forms to it.")
         if access is None:
             raise Refused("not-found", "See / and /docs for what there is.")
 
-    def _check_host(self, host: bytes | None) -> None:
+    def check_host(
+        self,
+        host: bytes | None,  # the header
+    ) -> None:
+        """Refuse a request that is meant for somebody else."""
         if not addresses_us(host, self.service.settings.hosts):
             raise Refused("host", "Ask under one of the names in STUDPERF_HOSTS; on this machine, localhost.")
         if len(self.known) < 100:
             self.known.add(host)
 
-    def _check_rate(self, client: str | None, scope: MutableMapping[str, Any], now: float) -> None:
-        seconds = self.rates.wait(client or client_of((scope.get("client") or ("",))[0]), now)
-        if seconds:
-            raise come_back("rate", f"At most {self.rates.per_second:g} requests per second are taken from one client.", seconds)
+    def turn_away(self) -> None:
+        """Refuse a request for want of time."""
+        self.service.desk.metrics.shed += 1
+        raise come_back("busy", "The service has more to do than it can.", 1)

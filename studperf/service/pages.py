@@ -168,7 +168,7 @@ _KEYS = ("For the command, put yours into the variable <code>STUDPERF_API_KEY</c
 
 
 def _links(ui: str | None) -> str:
-    rows = _ADDRESSES | ({ui: "the page with widgets"} if ui else {})
+    rows = _ADDRESSES | ({ui: "the page for people: one student, a class, the model"} if ui else {})
     items = (f'<dt><a href="{text_html(at)}">{text_html(at)}</a></dt><dd>{what}</dd>' for at, what in rows.items())
     return f"<dl>{''.join(items)}</dl>"
 
@@ -184,7 +184,7 @@ def _ask(bundle: Bundle, host: str, locked: bool) -> str:
 def landing_page(
     bundle: Bundle,  # the model in use
     *,
-    ui: str | None = None,  # address of the page with widgets, if there is one
+    ui: str | None = None,  # address of the page for people, if there is one
     locked: bool = False,  # does a caller need a key?
     host: str = HOST,  # scheme, host and port for the command to copy
 ) -> str:  # one HTML document
@@ -201,7 +201,7 @@ def landing_page(
 
 
 def _blocks(bundle: Bundle, ui: str | None, host: str, locked: bool) -> str:
-    second = f'<a class="button second" href="{text_html(ui)}">Open the widgets</a>' if ui else ""
+    second = f'<a class="button second" href="{text_html(ui)}">Open the page</a>' if ui else ""
     limits = "".join(f"<li>{text_html(limit)}</li>" for limit in LIMITS)
     blocks = {"The model": _model(bundle), "How good it is": _scores(bundle), "What it is not for": f"<ul>{limits}</ul>",
               "What it asks for": _inputs(bundle), "Ask from a program": _ask(bundle, host, locked), "Addresses": _links(ui)}  # fmt: skip

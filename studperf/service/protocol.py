@@ -14,7 +14,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 # %% auto #0
-__all__ = ['FIELDS', 'LINGER_SECONDS', 'SLOWEST', 'plain_problem', 'make_protocol']
+__all__ = ['FIELDS', 'LINGER_SECONDS', 'SLOWEST', 'plain_problem', 'Guarded', 'make_protocol']
 
 # %% ../../nbs/15_service/18_protocol.ipynb #bad81c5c
 FIELDS = 100  # of one request's head
@@ -177,7 +177,8 @@ class _Counting(_Refusing):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            pass  # answered as an ordinary request, as HTTP allows
+            if self._upgraded():
+                return
         except httptools.HttpParserError:
             return self._fail(431 if self._too_large() else 400)
         if self.seen > self.header_bytes:
@@ -192,8 +193,11 @@ class _Counting(_Refusing):
             if cycle.more_body:
                 self._watch_in(self.seconds, self._body_is_late)
 
+    def _upgraded(self) -> bool:
+        return False  # answered as an ordinary request, as HTTP allows
+
 # %% ../../nbs/15_service/18_protocol.ipynb #275ab955
-class _Guarded(_Counting):
+class Guarded(_Counting):
     """A protocol that bounds heads and connections."""
 
     __slots__ = ()
@@ -253,7 +257,8 @@ def make_protocol(
     header_bytes: int = 16_384,  # of a request line and all its fields
     connections: int = 1000,  # open at once
     refuse: Callable[[int], bytes] = plain_problem,  # status -> problem document; also the place to count refusals
+    base: type[Guarded] = Guarded,  # or one that can do more
 ) -> type[HttpToolsProtocol]:
     """The class for uvicorn's `http=`."""
     limits = {"seconds": seconds, "header_bytes": header_bytes, "most": connections, "refuse": staticmethod(refuse)}
-    return type("GuardedProtocol", (_Guarded,), limits | {"lingering": set(), "__slots__": ()})
+    return type("GuardedProtocol", (base,), limits | {"lingering": set(), "__slots__": ()})

@@ -256,7 +256,7 @@ def _refusal_of(error: Exception) -> Refused:
     if isinstance(error, HTTPException):
         kind = {kind.status: name for name, kind in KINDS.items()}.get(error.status_code, "malformed")
         detail = {404: "See / and /docs for what there is.", 405: "See the header Allow."}.get(error.status_code, str(error.detail))
-        return Refused(kind, detail, headers=error.headers)
+        return Refused(kind, detail, headers={name.lower(): value for name, value in (error.headers or {}).items()})
     return Refused("fault", "The service failed; its log knows the request by its id.")
 
 # %% ../../nbs/15_service/24_routes.ipynb #bc3e555e

@@ -64,7 +64,7 @@ class Service:
     settings: Settings
     expose: Callable[[], bytes] = bytes  # metrics as Prometheus' text
     locked: bool = False  # must a caller show a key?
-    ui: str | None = None  # address of the page with widgets
+    ui: str | None = None  # address of the page for people, if there is one
     ready: bool = True
     gate: Gate = field(default_factory=Gate)
     pages: dict[tuple[str, str], Any] = field(default_factory=dict)  # made once per model version

@@ -171,7 +171,7 @@ class Settings(Limits, Door):
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in self.shown().items())})"
 
 # %% ../../nbs/15_service/01_settings.ipynb #c26b1bb2
-_OTHERS = ("STUDPERF_MODEL", "STUDPERF_DEBUG", "STUDPERF_PROVE", "STUDPERF_REAL_DATA")
+_OTHERS = ("STUDPERF_MODEL", "STUDPERF_DEBUG", "STUDPERF_PROVE", "STUDPERF_REAL_DATA", "STUDPERF_APP_TOKEN", "STUDPERF_APP_SESSIONS")
 
 
 def _given(environ: Mapping[str, str], variables: Iterable[str]) -> tuple[str, str] | None:

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 
 from ..artifact import Bundle
+from ..prediction import check_free
 from ..schema import Checked, InputError, Problem, validate
 from ..schema.tables import _refuse_duplicates, _separator, _typed
 from ..uncertainty.conformal import check_level, check_threshold
@@ -197,9 +198,7 @@ def needed_columns(
     if len(header) > MOST_COLUMNS:
         raise TooLarge(f"{FILE} has {len(header):,} columns; {MOST_COLUMNS:,} are the most")
     ignored = _validated([dict.fromkeys(header)], job).ignored
-    if taken := [name for name in job.names if name in header]:
-        problems = [Problem("another name for this column", column=name, found="stands in the input already") for name in taken]
-        raise InputError("The result would overwrite a column of the input", problems)
+    check_free(job.names, header)
     return [name for name in header if name not in ignored]
 
 # %% ../../nbs/15_service/12_uploads.ipynb #c02e33af

@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import floor, isfinite, log10
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+from ..explanation.words import digits_of, level_words
 from ..schema.pages import Html
 from ..schema.problems import InputError, Problem, show_value
 from .pages import text_html, whole_page
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from studperf.schema import Column
 
 # %% auto #0
-__all__ = ['LONGEST_TYPED', 'form_name', 'digits_of', 'level_words', 'FormPage', 'form_page']
+__all__ = ['LONGEST_TYPED', 'form_name', 'FormPage', 'form_page']
 
 # %% ../../nbs/15_service/11_webform.ipynb #1a40fd6f
 LONGEST_TYPED = 200  # characters of a value that are put back into its field
@@ -129,25 +130,6 @@ def _summary(error: InputError, wrong: Mapping[int, str], fields: Sequence[_Fiel
     return f'{start}<h2 id="headline">{text_html(headline)}</h2>{listed}</section>'
 
 # %% ../../nbs/15_service/11_webform.ipynb #0034dc17
-def digits_of(
-    target: Column,  # what is predicted
-) -> int:
-    """How many decimals a prediction is shown with."""
-    span = 100.0 if target.low is None or target.high is None else target.high - target.low
-    return max(1, 2 - floor(log10(span)))
-
-
-_TENTHS = ("", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
-
-
-def level_words(
-    level: float,  # of the interval, between 0 and 1
-) -> str:
-    """The nominal level as a person would say it."""
-    tenths = round(10 * level, 9)
-    return f"{_TENTHS[int(tenths)]} in ten" if tenths in range(1, 10) else f"{100 * level:g} % of"
-
-# %% ../../nbs/15_service/11_webform.ipynb #37221f67
 def _scale(answer: Mapping[str, Any], target: Column) -> str:
     if target.low is None or target.high is None:
         return ""
@@ -157,7 +139,7 @@ def _scale(answer: Mapping[str, Any], target: Column) -> str:
     ends = f'<div class="ends"><span>{target.low:g}</span><span>{target.high:g}</span></div>'
     return f'<div aria-hidden="true">{line}{band} fill="currentColor"/></svg>{ends}</div>'
 
-# %% ../../nbs/15_service/11_webform.ipynb #241a3eb0
+# %% ../../nbs/15_service/11_webform.ipynb #37221f67
 def _answer(answer: Mapping[str, Any], target: Column, by: str, level: float) -> tuple[str, str]:
     form, unit = f"z.{digits_of(target)}f", f" {text_html(target.unit)}" if target.unit else ""
     value, low, high = (format(float(answer[name]), form) for name in ("prediction", "lower", "upper"))
@@ -170,7 +152,7 @@ def _answer(answer: Mapping[str, Any], target: Column, by: str, level: float) ->
     number = f'<p class="number">{value}<small>{unit}</small></p>'
     return value, f'{start}<h2 id="headline">Predicted: {text_html(target.title)}</h2>{number}{known}<p class="by">{by}</p></section>'
 
-# %% ../../nbs/15_service/11_webform.ipynb #4d42ddbf
+# %% ../../nbs/15_service/11_webform.ipynb #b2e9f757
 class FormPage:
     """The form of a bundle: written once, filled for every request."""
 
@@ -203,7 +185,7 @@ class FormPage:
             title = f"{number}: {title}"
         return _filled(self, title, told, values or {}, wrong)
 
-# %% ../../nbs/15_service/11_webform.ipynb #5025a421
+# %% ../../nbs/15_service/11_webform.ipynb #4d42ddbf
 def _titles(bundle: Bundle) -> tuple[str, str, str]:
     target, schema = bundle.schema.target, bundle.schema
     what = target.title + (f" ({target.unit})" if target.unit else "")
@@ -212,7 +194,7 @@ def _titles(bundle: Bundle) -> tuple[str, str, str]:
     about = f'<p class="by">{text_html(schema.description)}</p>' if schema.description else ""
     return text_html(f"Predict: {what}"), f"<h1>Predict: {text_html(what)}</h1>{lead}", about
 
-# %% ../../nbs/15_service/11_webform.ipynb #296a1153
+# %% ../../nbs/15_service/11_webform.ipynb #5025a421
 def _typed(values: Mapping[str, str], column: Column) -> str:
     value = values.get(form_name(column))
     value = values.get(column.name) if value is None else value
@@ -228,7 +210,7 @@ def _filled(page: FormPage, title: str, told: str, values: Mapping[str, str], wr
     button = f'</div><button type="submit">Predict</button>{again}</form>'
     return "".join([start, title, middle, page._heading, told, form, fields, button, end])
 
-# %% ../../nbs/15_service/11_webform.ipynb #394db4bc
+# %% ../../nbs/15_service/11_webform.ipynb #296a1153
 def form_page(
     bundle: Bundle,  # whose schema says what a student is
     **options: Any,  # as in `FormPage.render`

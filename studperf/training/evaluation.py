@@ -13,6 +13,7 @@ import numpy as np
 
 from ..comparison import Interval, bootstrap_scores
 from ..fairness import Audit, Baseline, audit_groups, baseline_scores
+from ..schema.pages import text_html
 from .limits import Limits, answer
 from .task import Task
 from ..uncertainty.coverage import Reliability, coverage_of, reliability, width_of
@@ -61,6 +62,9 @@ class Evaluation:
         simple = ", ".join(f"{baseline.name} {baseline.r2}" for baseline in self.baselines)
         promise = f"{self.level:.0%} intervals: {self.width:.1f} wide, holding {self.coverage:.3f} of the test rows"
         return "\n".join(["test set: " + scores, f"R2 without a model: {simple}", promise, *([f"audit: {flags or 'no flag'}"] if self.audit else [])])
+
+    def _repr_html_(self) -> str:
+        return text_html(self)
 
 # %% ../../nbs/10_training/03_evaluation.ipynb #bb2eb8df
 LEVEL = 0.9

@@ -16,6 +16,8 @@ from ..comparison.folds import cut
 from ..comparison.running import score_fold
 from ..fairness import SideBySide, compare_protected
 from ..schema import Column
+from ..schema.pages import Html, text_html
+from ..schema.progress import followed
 from .task import Task
 from ..uncertainty import Uncertainty, calibrate, choose_arms, learn_domain
 from ..uncertainty.answers import calibrate_groups, check_group_column
@@ -42,6 +44,9 @@ class Limits:
 
     def __repr__(self) -> str:
         return f"Limits({self.uncertainty!r})"
+
+    def _repr_html_(self) -> str:
+        return text_html(self) + (Html(self.protected._repr_html_()) if self.protected else "")
 
 # %% ../../nbs/10_training/02_limits.ipynb #7f8e86b0
 def learn_uncertainty(
@@ -78,7 +83,7 @@ def learn_effects(
         return {}
     X, y = task.rows("train")
     parts = cut(y, folds=GROUPS, seed=task.seed, groups=task.train_groups)
-    models = [fitted, *(clone(fitted).fit(X.iloc[rows], y[rows]) for rows, _ in parts)]
+    models = [fitted, *(clone(fitted).fit(X.iloc[rows], y[rows]) for rows, _ in followed(parts, unit="fit", what="effects"))]
     return {column.name: _effect(column, X, models) for column in changeable}
 
 
@@ -108,7 +113,7 @@ def learn_protected(
         return None
     question, family = comparison.question, comparison.chosen.family
     fewer, without = replace(question, X=question.X[names]), np.empty(len(question.y))
-    for fold in range(question.effort.folds):
+    for fold in followed(range(question.effort.folds), unit="fold", what="without the protected columns"):
         without[question.cuts[fold][1]] = score_fold(fewer, family, fold)["predicted"]
     unseen = comparison.predictions[family.name].to_numpy()
     groups, unit = task.protected.iloc[task.train_rows], task.schema.target.unit

@@ -17,6 +17,8 @@ import numpy as np
 from ..artifact import Bundle, Packed, canonical_json, library_versions, make_card, make_card_html, pack, publish
 from ..comparison import FULL, QUICK, Comparison, Interval, Work, choose_families, compare_families, tuned
 from ..schema import Schema, write_atomically, write_table
+from ..schema.pages import text_html
+from ..schema.progress import progress_bar
 from .evaluation import Evaluation, evaluate
 from .limits import Limits, learn_limits
 from .runs import describe_environment, logged, new_run, write_json
@@ -55,9 +57,11 @@ def fit(
     """Fit the chosen family on all training rows, its settings chosen inside them."""
     from threadpoolctl import threadpool_limits
 
-    effort = comparison.question.effort
-    with threadpool_limits(1):
-        return tuned(comparison.chosen.family, task.schema, *task.rows("train"), seed=task.seed, effort=effort, groups=task.train_groups)
+    effort, label = comparison.question.effort, comparison.chosen.family.label
+    with threadpool_limits(1), progress_bar(1, unit="model", what=f"{label} on all {len(task.train_rows)} rows") as bar:
+        fitted = tuned(comparison.chosen.family, task.schema, *task.rows("train"), seed=task.seed, effort=effort, groups=task.train_groups)
+        bar.update()
+    return fitted
 
 # %% ../../nbs/10_training/04_steps.ipynb #04e60c38
 @dataclass(frozen=True, repr=False)
@@ -89,7 +93,7 @@ class Trained:
         return f"{self.bundle!r}\n{self.evaluation!r}"
 
     def _repr_html_(self) -> str:
-        return f"{self.bundle._repr_html_()}{self.comparison._repr_html_()}"
+        return text_html(self) + self.comparison._repr_html_()
 
 
 def finish(

@@ -19,6 +19,7 @@ from ..comparison.folds import check_seed
 from ..datasets import groups_of, open_source
 from ..prediction.audits import groups_of_table
 from ..schema import Checked, InputError, Problem, Schema, header_key, validate
+from ..schema.pages import text_html
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,6 +52,9 @@ class Task:
     def __repr__(self) -> str:
         counts = f"{len(self.train_rows)} rows to learn from, {len(self.test_rows)} put away"
         return f"Task({self.source}: {counts}; target {self.schema.target.name!r}, {self.feature_set} features, seed {self.seed})"
+
+    def _repr_html_(self) -> str:
+        return text_html(self)
 
     @property
     def names(self) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..schema import InputError, Problem, Schema
+from ..schema.pages import text_html
 from .conformal import FEWEST, Calibration, calibrate, check_level
 from .domain import Domain, learn_domain
 
@@ -52,6 +53,9 @@ class Uncertainty:
     def __repr__(self) -> str:
         kind = "that vary with the student" if self.arms else "of one width"
         return f"Uncertainty({len(self.everyone)} errors; intervals {kind}{f', by {self.by}' if self.by else ''})"
+
+    def _repr_html_(self) -> str:
+        return text_html(self)
 
     def answer(
         self,

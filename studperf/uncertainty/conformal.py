@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..schema import InputError, Problem
+from ..schema.pages import text_html
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,9 @@ class Calibration:
 
     def __repr__(self) -> str:
         return f"Calibration({len(self)} errors from {self.errors[0]:.3g} to {self.errors[-1]:.3g})"
+
+    def _repr_html_(self) -> str:
+        return text_html(self)
 
     def interval(
         self,

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..schema import Checked, Column, InputError, Problem, show_value
+from ..schema.pages import text_html
 from .conformal import FEWEST
 
 # %% auto #0
@@ -112,6 +113,9 @@ class Domain:
 
     def __repr__(self) -> str:
         return f"Domain({self.rows:,} rows: {len(self.numbers)} numbers, {len(self.categories)} categories, {len(self.empty)} empty pairs)"
+
+    def _repr_html_(self) -> str:
+        return text_html(self)
 
     def reasons(
         self,
