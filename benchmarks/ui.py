@@ -174,8 +174,8 @@ def visit(browser, server: Server) -> Iterator:
         page.set_default_timeout(1000 * PATIENCE)
         page.goto(server.url, wait_until="commit")
         yield page
-        page.close(run_before_unload=True)
-        page.wait_for_event("close") if not page.is_closed() else None
+        with page.expect_event("close"):
+            page.close(run_before_unload=True)
     finally:
         context.close()
 

@@ -13,7 +13,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from io import BytesIO
@@ -87,8 +87,11 @@ class App:
         """The process ids of the kernels that it has started and that still run."""
         import psutil
 
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        return {child.pid for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE}
+        found = set()
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(psutil.Error):
+                found |= {child.pid} if "ipykernel_launcher" in child.cmdline() else set()  # a zombie has no command line
+        return found
 
 
 def until(condition, *, seconds: float = PATIENCE, pause: float = 0.05):
@@ -175,7 +178,8 @@ def opened(browser, app: App, name: str, *, width: int = 1100, height: int = 900
             yield page
         finally:
             take_picture(page, name)
-        page.close(run_before_unload=True)
+        with page.expect_event("close"):
+            page.close(run_before_unload=True)
     finally:
         context.close()
     assert seen == Seen(), seen
@@ -772,7 +776,7 @@ def test_a_page_whose_process_has_ended_says_so(browser, model, columns, tmp_pat
                 os.kill(pid, signal.SIGKILL)
             fill(page.locator(".studperf-one-form"), columns[-1:], {columns[-1].name: 90})
             page.get_by_text("This page is not answered any more").wait_for()
-            take_picture(page, "student-lost")
+            take_picture(page, "student-lost-told")
             page.get_by_role("button", name="Open the page again").click()
             page.locator(".studperf-one-form .sp-field:visible").first.wait_for()
             eventually(lambda: said(page), "–")

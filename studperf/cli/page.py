@@ -18,8 +18,9 @@ __all__ = ['add_page']
 def _app(args: argparse.Namespace) -> Result:
     from studperf.ui.server import PageSettings, serve_page
 
-    token, sessions = os.environ.get("STUDPERF_APP_TOKEN", ""), args.sessions or os.environ.get("STUDPERF_APP_SESSIONS", "20")
-    sessions = int(sessions) if str(sessions).isdecimal() else sessions  # what is no number is refused with the rest
+    token, sessions = os.environ.get("STUDPERF_APP_TOKEN", ""), os.environ.get("STUDPERF_APP_SESSIONS", "20")
+    sessions = int(sessions) if sessions.isdecimal() else sessions  # what is no number is refused with the rest
+    sessions = sessions if args.sessions is None else args.sessions
     settings = PageSettings(args.host, args.port, args.base_url, token, sessions, args.ready, args.idle)
     serve_page(settings, model=args.model, browser=not args.no_browser)
     return {"stopped": True}, ""

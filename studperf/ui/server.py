@@ -10,10 +10,12 @@ import os
 import secrets
 import subprocess
 import sys
+import tempfile
 import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from socket import AF_INET, AF_INET6, SO_REUSEADDR, SOL_SOCKET, socket
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from traitlets.config import Config
 
 # %% auto #0
-__all__ = ['POLICY', 'UNSEEN_SECONDS', 'PageSettings', 'page_config', 'serve_page', 'PageProcess', 'page_process']
+__all__ = ['POLICY', 'UNSEEN_SECONDS', 'PageSettings', 'page_config', 'Places', 'serve_page', 'PageProcess', 'page_process']
 
 # %% ../../nbs/16_ui/22_server.ipynb #f4e43535
 def _loopback(host: str) -> bool:
@@ -72,60 +74,83 @@ def page_config(
 ) -> Config:
     """The whole configuration of Voila for the page."""
     from traitlets.config import Config
+    from voila.paths import STATIC_ROOT
 
+    tornado = {"headers": _HEADERS, "static_path": STATIC_ROOT, "static_url_prefix": f"{settings.base_url}voila/static/"}
+    if _loopback(settings.host):  # a name that somebody points here is not ours
+        tornado |= {"allow_remote_access": False, "local_hostnames": ["localhost"]}
     config = Config()
     config.Voila.update({"ip": settings.host, "port": settings.port, "port_retries": 0, "base_url": settings.base_url, "token": settings.token,
                     "root_dir": str(files("studperf") / "data" / "app"), "log_level": "ERROR",
-                    "tornado_settings": {"headers": _HEADERS}})  # fmt: skip
+                    "tornado_settings": tornado})  # fmt: skip
     config.VoilaConfiguration.update({
         "template": "studperf", "allow_template_override": "NO", "allow_theme_override": "NO", "strip_sources": True, "show_tracebacks": False,
         "file_allowlist": [], "preheat_kernel": settings.ready > 0, "default_pool_size": settings.ready,
         "extension_allowlist": ["anywidget", "@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8"],
     })  # fmt: skip
     config.MappingKernelManager.update(cull_idle_timeout=settings.idle, cull_interval=max(1, min(60, settings.idle // 2)), cull_connected=False)
-    if sys.platform != "win32":
+    if sys.platform != "win32" and len(tempfile.gettempdir()) < 40:  # the address of a socket has about a hundred characters
         config.KernelManager.transport = "ipc"  # sockets in a folder of ours, not ports of the machine
     config.ZMQChannelsWebsocketConnection.limit_rate = False  # a download is one large message
     return config
 
 # %% ../../nbs/16_ui/22_server.ipynb #91fd4cf1
-_BUSY = (
-    '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-    '<meta http-equiv="refresh" content="20"><title>studperf: busy</title><style>:root{color-scheme:light dark}'
-    "body{font:1.125rem/1.5 system-ui,sans-serif;max-width:36rem;margin:3rem auto;padding:0 1rem}</style></head><body>"
-    "<h1>All places are taken</h1><p>As many people as this page serves at a time have it open. It tries again every 20 seconds.</p></body></html>"
-)
+class Places:
+    """Who has a place, and who is on the way to one."""
 
+    def __init__(
+        self,
+        most: int,  # visitors at a time
+    ):
+        self.most, self.kernels, self.coming = most, set(), 0
+        self._ticket: ContextVar[list[bool]] = ContextVar("ticket")
 
-def _handler(settings: PageSettings) -> type:
-    from tornado.web import HTTPError, authenticated
-    from voila.tornado.handler import TornadoVoilaHandler
+    def enter(self) -> bool:
+        """Is there a place for one more? If so, one is kept."""
+        free = len(self.kernels) + self.coming < self.most
+        if free:
+            self.coming += 1
+            self._ticket.set([True])
+        return free
 
-    class PageHandler(TornadoVoilaHandler):
-        @authenticated
-        async def get(self, path: str | None = None) -> None:
-            if path:
-                raise HTTPError(404)
-            waiting = self.kernel_manager.get_pool_size(self.notebook_path)
-            if len(self.kernel_manager) - waiting < settings.sessions:
-                return await super().get(path)
-            self.set_status(503)
-            self.set_header("Retry-After", "20")
-            self.finish(_BUSY)
+    def sit(
+        self,
+        kernel_id: str,
+    ) -> None:
+        """A visitor got a kernel."""
+        self.kernels.add(kernel_id)
+        self.arrived()
 
-    return PageHandler
+    def arrived(self) -> None:
+        """The visitor is no longer on the way, with a kernel or without."""
+        if self._ticket.get([False]).pop():
+            self.coming -= 1
+        self._ticket.set([False])
 
-# %% ../../nbs/16_ui/22_server.ipynb #2e55dcaf
+    def leave(
+        self,
+        kernel_id: str,
+    ) -> None:
+        """A kernel has ended."""
+        self.kernels.discard(kernel_id)
+
+# %% ../../nbs/16_ui/22_server.ipynb #dfa2789d
 UNSEEN_SECONDS = 60  # in which a browser that got the page must have connected
 
 
-def _kernels(base: type) -> type:
+def _kernels(base: type, places: Places) -> type:
     from jupyter_server._tz import utcnow
 
     class Kernels(base):
         def __init__(self, **options: Any):
             super().__init__(**options)
             self.seen: set[str] = set()
+
+        async def start_kernel(self, **options: Any) -> str:
+            kernel_id = await super().start_kernel(**options)
+            if (options.get("env") or {}).get("VOILA_PREHEAT") != "True":
+                places.sit(kernel_id)
+            return kernel_id
 
         def notify_connect(self, kernel_id: str) -> None:
             self.seen.add(kernel_id)
@@ -140,17 +165,63 @@ def _kernels(base: type) -> type:
 
         async def shutdown_kernel(self, kernel_id: str, *args: Any, **options: Any) -> None:
             self.seen.discard(kernel_id)
+            places.leave(kernel_id)
             return await super().shutdown_kernel(kernel_id, *args, **options)
 
     return Kernels
 
-# %% ../../nbs/16_ui/22_server.ipynb #af1be9b4
+# %% ../../nbs/16_ui/22_server.ipynb #de020a87
+_BUSY = (
+    '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    '<meta http-equiv="refresh" content="20"><title>studperf: busy</title><style>:root{color-scheme:light dark}'
+    "body{font:1.125rem/1.5 system-ui,sans-serif;max-width:36rem;margin:3rem auto;padding:0 1rem}</style></head><body>"
+    "<h1>All places are taken</h1><p>As many people as this page serves at a time have it open. It tries again every 20 seconds.</p></body></html>"
+)
+
+
+def _page_handler(places: Places) -> type:
+    from tornado.web import HTTPError, authenticated
+    from voila.tornado.handler import TornadoVoilaHandler
+
+    class PageHandler(TornadoVoilaHandler):
+        @authenticated
+        async def get(self, path: str | None = None) -> None:
+            if path:
+                raise HTTPError(404)
+            if "token" in self.request.query_arguments:  # a cookie stands for it from here on; it shall not stay in the address
+                return self.redirect(self.base_url)
+            _ = self.xsrf_token  # sets the cookie without which the page could not say that it is closed
+            if not places.enter():
+                self.set_status(503)
+                self.set_header("Retry-After", "20")
+                return self.finish(_BUSY)
+            try:
+                await super().get(path)
+            finally:
+                places.arrived()
+
+    return PageHandler
+
+
+def _closed_handler() -> type:
+    from jupyter_server.base.handlers import JupyterHandler
+    from tornado.web import HTTPError
+
+    class Closed(JupyterHandler):
+        async def prepare(self) -> None:
+            raise HTTPError(404)
+
+    return Closed
+
+# %% ../../nbs/16_ui/22_server.ipynb #135d81ab
 def _page_app(settings: PageSettings, told: Callable[[str], None], browser: bool, parent: int = 0) -> Any:
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
     from tornado.ioloop import IOLoop, PeriodicCallback
     from voila.app import Voila
     from voila.tornado.handler import TornadoVoilaHandler
+
+    places = Places(settings.sessions)
 
     class OwnPython(KernelSpecManager):
         def _kernel_dirs_default(self) -> list[str]:
@@ -160,9 +231,23 @@ def _page_app(settings: PageSettings, told: Callable[[str], None], browser: bool
         def load_config_file(self, *_: Any, **__: Any) -> None:
             """Nothing is read from the folder, the home folder or the environment."""
 
+        def init_settings(self) -> dict[str, Any]:
+            made = super().init_settings()
+            if settings.ready:
+                handed = self.kernel_manager.get_rendered_notebook
+
+                async def hand(*args: Any, **options: Any) -> Any:
+                    task, cache, kernel_id = await handed(*args, **options)
+                    places.sit(kernel_id)
+                    return task, cache, kernel_id
+
+                self.kernel_manager.get_rendered_notebook = hand
+            return made
+
         def init_handlers(self) -> list:
-            ours = _handler(settings)
-            return [tuple(ours if part is TornadoVoilaHandler else part for part in handler) for handler in super().init_handlers()]
+            ours, closed = _page_handler(places), _closed_handler()
+            usual = [tuple(ours if part is TornadoVoilaHandler else part for part in handler) for handler in super().init_handlers()]
+            return [(r".*(\.\.|%2[eEfF]|%5[cC]).*", closed), *usual]
 
         def launch_browser(self) -> None:
             told(_welcome(settings))
@@ -174,7 +259,7 @@ def _page_app(settings: PageSettings, told: Callable[[str], None], browser: bool
 
     config = page_config(settings)
     config.VoilaConfiguration.kernel_spec_manager_class = OwnPython
-    config.VoilaConfiguration.multi_kernel_manager_class = _kernels(AsyncMappingKernelManager)
+    config.VoilaConfiguration.multi_kernel_manager_class = _kernels(AsyncMappingKernelManager, places)
     return Page(config=config, open_browser=True)  # "open" is our word for telling
 
 
@@ -186,9 +271,15 @@ def _address(settings: PageSettings) -> str:
 def _welcome(settings: PageSettings) -> str:
     return f"The page is at {_address(settings)}    stop: Ctrl+C"
 
-# %% ../../nbs/16_ui/22_server.ipynb #135d81ab
+# %% ../../nbs/16_ui/22_server.ipynb #3a14a434
 def _kept(environ: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if not name.startswith("STUDPERF_")}
+
+
+def _free_port() -> int:
+    with socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def _port_is_free(settings: PageSettings) -> None:
@@ -210,16 +301,17 @@ def serve_page(
 ) -> None:
     """Serve the page until told to stop; `InputError` when there is no such model, or the port is taken."""
     folder, parent = find_model(model).absolute(), int(os.environ.get("STUDPERF_APP_PARENT", "0"))
+    settings = replace(settings, port=settings.port or _free_port())
     _port_is_free(settings)
     paths = [str(files("studperf") / "data" / "jupyter"), *filter(None, [os.environ.get("JUPYTER_PATH")])]
     kept = _kept(dict(os.environ))
     os.environ.clear()
-    os.environ.update(kept | {"STUDPERF_MODEL": str(folder), "JUPYTER_PATH": os.pathsep.join(paths)})
+    os.environ.update(kept | {"STUDPERF_MODEL": str(folder), "JUPYTER_PATH": os.pathsep.join(paths), "JUPYTER_NO_CONFIG": "1"})
     app = _page_app(settings, told, browser, parent)
     app.initialize([str(files("studperf") / "data" / "app" / "predict.ipynb")])
     app.start()
 
-# %% ../../nbs/16_ui/22_server.ipynb #21c75d5c
+# %% ../../nbs/16_ui/22_server.ipynb #93d0382c
 @dataclass(frozen=True)
 class PageProcess:
     """A page in a process of its own."""
@@ -227,12 +319,6 @@ class PageProcess:
     address: str  # http://127.0.0.1:PORT/base/
     token: str = field(repr=False)
     process: subprocess.Popen = field(repr=False)
-
-
-def _free_port() -> int:
-    with socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextmanager
