@@ -91,7 +91,7 @@ def contributions_of(
 
 # %% ../../nbs/09_explanation/03_tables.ipynb #90fdb3f1
 def explain(
-    table: pd.DataFrame | dict | list[dict] | str | Path,  # students: a DataFrame, one as a dict, several, or a path to CSV or Parquet
+    table: pd.DataFrame | dict | list[dict] | str | Path,  # students: a DataFrame, one as a dict, several, or a path to CSV, Excel or Parquet
     *,
     model: str | Path | Bundle | None = None,  # default: $STUDPERF_MODEL, ./artifacts/production, the shipped one
 ) -> pd.DataFrame:  # on the table's index; a column of points per column of the table, then "base" and "prediction"

@@ -38,7 +38,7 @@ def groups_of_table(
 
 # %% ../../nbs/08_prediction/02_audits.ipynb #834e87f1
 def audit(
-    table: pd.DataFrame | str | Path,  # students with their protected columns, or a path to CSV or Parquet
+    table: pd.DataFrame | str | Path,  # students with their protected columns, or a path to CSV, Excel or Parquet
     y: Sequence[float] | None = None,  # (n,) true values; None: the table's own column of the target
     *,
     level: float = 0.9,  # of the intervals that are audited

@@ -145,7 +145,12 @@ class Tabs(anywidget.AnyWidget):
     ):
         super().__init__(titles=list(titles))
         self.opened = opened
-        self.on_msg(lambda _, content, buffers: self.opened())
+        self.on_msg(self._hear)
+
+    def _hear(self, _: Any, content: Mapping[str, Any], buffers: Any) -> None:
+        if content.get("kind") == "open":
+            self.opened()
+        self.send({"kind": "here"})
 
     @traitlets.validate("chosen")
     def _there(self, proposal: Mapping[str, Any]) -> int:

@@ -83,7 +83,11 @@ function render({ model, el }) {
   const send = () => {
     timer = null;
     model.set("values", Object.fromEntries(fields.map((field) => [field.name, field.read()])));
-    model.save_changes();
+    try {
+      model.save_changes();
+    } catch {
+      // nobody is there any more; the page says so above
+    }
   };
   const changed = () => {
     clearTimeout(timer);
