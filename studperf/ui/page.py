@@ -30,7 +30,8 @@ from .widgets import APOLOGY, Tabs, View, dressed, guarded, problems_html, show,
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'CAUTION', 'FICTIONAL', 'PANELS', 'is_fictional', 'heading_html', 'Page', 'make_page', 'prediction_page']
+__all__ = ['log', 'CAUTION', 'FICTIONAL', 'PANELS', 'is_fictional', 'heading_html', 'Page', 'make_page', 'refusal_html',
+           'prediction_page']
 
 # %% ../../nbs/16_ui/21_page.ipynb #a1dc32a6
 @cache
@@ -108,6 +109,14 @@ def make_page(
     return Page(bundle, tabs, student, panels, stack(View(heading_html(bundle)), tabs, troubles, *panels))
 
 # %% ../../nbs/16_ui/21_page.ipynb #cd13f704
+def refusal_html(
+    error: Exception,
+) -> Html:
+    """What stands in the place of a page that cannot be made."""
+    told = problems_html(error) if isinstance(error, InputError) else APOLOGY
+    return Html(f"<h1>There is no model to ask</h1>{told}<p>Whoever runs this page can find out more with the command studperf info.</p>")
+
+# %% ../../nbs/16_ui/21_page.ipynb #ac281790
 def prediction_page(
     model: str | Path | Bundle | None = None,  # as in `predict`; default: the model in use
 ) -> ipywidgets.VBox:  # to be displayed
@@ -124,7 +133,7 @@ def prediction_page(
                     warm_up(bundle)
         except Exception as error:
             log.warning("no page: %s", error, exc_info=not isinstance(error, InputError))
-            body.children = body.children or (View(problems_html(error) if isinstance(error, InputError) else APOLOGY),)
+            body.children = body.children or (View(refusal_html(error)),)
 
     shown: list[str] = []  # the version that the page is of
     look()
