@@ -85,13 +85,13 @@ class Server:
         found = subprocess.run(["ps", "--ppid", str(self.process.pid), "-o", "pid=,stat="], capture_output=True, text=True).stdout.split("\n")
         return [self.process.pid, *(int(line.split()[0]) for line in found if line.strip() and "Z" not in line)]
 
-    def pss_mb(self) -> float:
-        """Memory of all of them, shared pages divided by their sharers."""
-        kilobytes = 0
+    def memory(self) -> dict[str, float]:
+        """MB of the server, and of its kernels, that are theirs alone: what they share with other programs depends on who else runs."""
+        found = []
         for pid in self.family():
             lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-            kilobytes += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-        return kilobytes / 1024
+            found.append(next(int(line.split()[1]) for line in lines if line.startswith("Pss_Anon:")) / 1024)
+        return {"server_mb": found[0], "kernels_mb": sum(found[1:])}
 
     def cpu(self) -> float:
         """CPU seconds of all of them so far."""
@@ -200,16 +200,17 @@ def come_and_go(browser, server: Server, *, sessions: int, kernels: int) -> dict
     for _ in range(2):  # what is loaded once, on the first visit
         opened(browser, server, OURS)
         server.settle(kernels=kernels)
-    before, began = server.pss_mb(), time.monotonic()
+    before, began = server.memory(), time.monotonic()
     for at in range(sessions):
         opened(browser, server, OURS)
         if at % 10 == 9:
             say(f"  {at + 1} visitors")
     seconds = time.monotonic() - began
     server.settle(kernels=kernels)
-    after = server.pss_mb()
-    return {"sessions": sessions, "before_mb": before, "after_mb": after, "grown_mb": after - before, "seconds_each": seconds / max(sessions, 1),
-            "processes": len(server.family())}  # fmt: skip
+    after = server.memory()
+    grown = sum(after.values()) - sum(before.values())
+    facts = {"sessions": sessions, "seconds_each": seconds / sessions, "processes": len(server.family())}
+    return facts | {"before": before, "after": after, "grown_mb": grown}
 
 
 def measure(*, turns: int, changes: int, sessions: int) -> dict:
@@ -254,6 +255,11 @@ WORDS = {"over_hello_ms": "warm: our first prediction, ms after the hello is sho
          "grown_mb": "memory after all visitors, MB more than before"}  # fmt: skip
 
 
+def words_mb(memory: Mapping[str, float]) -> str:
+    """Memory of server and kernels."""
+    return f"{memory['server_mb']:.0f} + {memory['kernels_mb']:.0f} MB"
+
+
 def report(result: Mapping) -> str:
     """The results as tables, the last line the verdict."""
     keys = ("paint", "shown", "predicted")
@@ -263,8 +269,8 @@ def report(result: Mapping) -> str:
     words = "; ".join(f"{name} after {update[key]['median_ms']:.0f} ms (median), {update[key]['p95_ms']:.0f} ms (95 %)"
                       for key, name in (("number", "the number"), ("whole", "all that changes with it")))  # fmt: skip
     lines = [f"a field changes, {update['changes']} times: {words}",
-             f"{memory['sessions']} visitors, {memory['seconds_each']:.1f} s each: server and kernels had {memory['before_mb']:.0f} MB before and "
-             f"{memory['after_mb']:.0f} MB after, in {memory['processes']} processes"]  # fmt: skip
+             f"{memory['sessions']} visitors, {memory['seconds_each']:.1f} s each: server and kernels had {words_mb(memory['before'])} before "
+             f"and {words_mb(memory['after'])} after, in {memory['processes']} processes"]  # fmt: skip
     aims = [[WORDS[name], f"{v['value']:,.0f}", f"<= {v['aim']:,g}", "yes" if v["met"] else "NO"] for name, v in result["verdict"].items()]
     missed = [WORDS[name] for name, v in result["verdict"].items() if not v["met"]]
     return "\n".join([table, "", *lines, "", as_table(["aims", "measured", "aim", "met"], aims), "",

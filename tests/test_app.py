@@ -308,7 +308,7 @@ def test_a_wrong_value_is_said_at_its_field(browser, app, model, columns):
             assert said(page) == "–" and f"To be corrected: {number.title}" in page.locator(".studperf-one-side").inner_text()
         box.fill("5000")
         form.get_by_text("'5000' is not", exact=False).wait_for()
-        take_picture(page, "student-wrong")
+        take_picture(page, "student-wrong-told")
         box.fill("71")
         eventually(lambda: box.get_attribute("aria-invalid"), None)
         eventually(lambda: said(page) != "–", True)
@@ -712,7 +712,7 @@ def test_another_school_gets_another_page(browser, tmp_path):
     other = studperf.train(path, target="G3", families=["linear"], out=tmp_path / "models").bundle
     columns, table = other.schema.features(other.feature_set), studperf.load(path)
     student = table.iloc[0].to_dict()
-    with running_app("--model", tmp_path / "models", folder=tmp_path) as app, opened(browser, app, "student-uci") as page:
+    with running_app("--model", tmp_path / "models", folder=tmp_path) as app, opened(browser, app, "model-uci") as page:
         assert other.schema.target.title in page.get_by_role("heading", level=1).inner_text()
         assert "made-up" not in page.locator(".studperf").inner_text()
         form = page.locator(".studperf-one-form")
@@ -722,6 +722,7 @@ def test_another_school_gets_another_page(browser, tmp_path):
             assert box.is_visible() and (column.is_number or options[1:] == list(column.categories)), column
         fill(form, columns, student)
         eventually(lambda: said(page), f"{predicted(student, other)['prediction']:.1f}")
+        take_picture(page, "student-uci")
         inside(page)
         part = to_panel(page, "A class")
         send(part, "mat.csv", path.read_bytes())
@@ -729,7 +730,6 @@ def test_another_school_gets_another_page(browser, tmp_path):
         assert f"All {len(table)} students were scored" in part.inner_text() and "the true values were not used" in part.inner_text()
         take_picture(page, "class-uci")
         assert other.version in to_panel(page, "The model").inner_text()
-        take_picture(page, "model-uci")
 
 
 def test_a_model_that_is_replaced_while_a_page_waits_is_the_one_that_is_shown(browser, tmp_path):

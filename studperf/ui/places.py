@@ -5,6 +5,7 @@
 # %% ../../nbs/16_ui/22_places.ipynb #dd385c97
 from __future__ import annotations
 
+import gc
 from contextvars import ContextVar
 from typing import Any
 
@@ -87,6 +88,7 @@ def counted_kernels(
         async def shutdown_kernel(self, kernel_id: str, *args: Any, **options: Any) -> None:
             self.seen.discard(kernel_id)
             places.leave(kernel_id)
-            return await super().shutdown_kernel(kernel_id, *args, **options)
+            await super().shutdown_kernel(kernel_id, *args, **options)
+            gc.collect()
 
     return Kernels
