@@ -352,6 +352,7 @@ def test_keyboard_alone_is_enough(browser, app, model, columns):
     student, typed = student_of(), []
     with opened(browser, app, "student-keyboard") as page:
         page.locator(".studperf-one-form").wait_for()
+        eventually(lambda: page.evaluate("getComputedStyle(document.querySelector('.studperf')).maxWidth"), "1120px")  # the styles are there
         for _ in range(60):
             page.keyboard.press("Tab")
             name = page.evaluate("document.activeElement.labels?.[0]?.textContent.replace(/\\s+/g, ' ').trim() ?? ''")
@@ -762,6 +763,7 @@ def test_a_damaged_model_is_refused_on_the_page(browser, tmp_path):
         problems.wait_for()
         assert "card.md is not as it was written" in problems.inner_text()
         assert "Traceback" not in page.content() and page.get_by_role("button").count() == 0
+        until(lambda: "no page: " in app.log())  # the log has the details, as an apology on the page says
 
 
 def test_a_page_whose_process_has_ended_says_so(browser, model, columns, tmp_path):
@@ -794,6 +796,6 @@ def test_a_closed_page_leaves_nothing(browser, tmp_path):
             send(part, "secret.csv", as_csv(class_list()).replace(b"Student 5", mark))
             scored(part)
             assert mark.decode() in part.inner_text() and len(app.kernels()) == 2
-        until(lambda: len(app.kernels()) == 1, seconds=10)
+        until(lambda: len(app.kernels()) == 1, seconds=30)
         written = [path for folder in (tmp_path, Path(place)) for path in folder.rglob("*") if path.is_file()]
         assert app.output in written and not [path for path in written if mark in path.read_bytes()]

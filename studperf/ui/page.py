@@ -116,11 +116,20 @@ def refusal_html(
     told = problems_html(error) if isinstance(error, InputError) else APOLOGY
     return Html(f"<h1>There is no model to ask</h1>{told}<p>Whoever runs this page can find out more with the command studperf info.</p>")
 
-# %% ../../nbs/16_ui/21_page.ipynb #ac281790
+# %% ../../nbs/16_ui/21_page.ipynb #0315b3e6
+def _log_to_server() -> None:
+    from traitlets.config import Application
+
+    ours = logging.getLogger("studperf")
+    if Application.initialized() and not ours.handlers:
+        ours.handlers[:] = Application.instance().log.handlers
+
+# %% ../../nbs/16_ui/21_page.ipynb #3e46bc39
 def prediction_page(
     model: str | Path | Bundle | None = None,  # as in `predict`; default: the model in use
 ) -> ipywidgets.VBox:  # to be displayed
     """The page of a model, or the reason why there is none."""
+    _log_to_server()
     body = stack(name="page")
 
     def look() -> None:

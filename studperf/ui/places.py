@@ -5,6 +5,7 @@
 # %% ../../nbs/16_ui/22_places.ipynb #dd385c97
 from __future__ import annotations
 
+import asyncio
 import gc
 from contextvars import ContextVar
 from typing import Any
@@ -89,6 +90,6 @@ def counted_kernels(
             self.seen.discard(kernel_id)
             places.leave(kernel_id)
             await super().shutdown_kernel(kernel_id, *args, **options)
-            gc.collect()
+            asyncio.get_running_loop().call_later(2, gc.collect)
 
     return Kernels

@@ -105,7 +105,7 @@ def _match(panel: RosterPanel, matches: Sequence[Match]) -> None:
     panel.found.html = mapping_html(matches)
     panel.columns.problems = {match.column.name: match.problem for match in matches if match.problem}
     if panel.columns.problems:
-        panel.told.html = Html(f"<p><b>{escape(file.name)}</b> has {len(file.table):,} rows.</p>")
+        panel.told.html = Html(f"<p><b>{escape(file.name)}</b> has {len(file.table):,} row{'s' * (len(file.table) != 1)}.</p>")
         return
     _progress(panel, "Checking the rows of")
     students = check_class(rename_columns(file.table, matches), panel.bundle, name=file.name)

@@ -77,6 +77,7 @@ def page_config(
     from voila.paths import STATIC_ROOT
 
     tornado = {"headers": _HEADERS, "static_path": STATIC_ROOT, "static_url_prefix": f"{settings.base_url}voila/static/"}
+    tornado |= {"ws_ping_interval": 30_000, "ws_ping_timeout": 30_000}  # milliseconds
     if _loopback(settings.host):  # a name that somebody points here is not ours
         tornado |= {"allow_remote_access": False, "local_hostnames": ["localhost"]}
     config = Config()

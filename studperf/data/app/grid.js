@@ -50,6 +50,7 @@ function render({ model, el }) {
     count.textContent = part.length ? `Rows ${page * size + 1} to ${page * size + part.length} of ${of}` : "No rows";
     back.disabled = page === 0;
     next.disabled = (page + 1) * size >= rows.length;
+    back.hidden = next.hidden = rows.length <= size;
   };
   const heads = () => {
     const columns = model.get("columns");
