@@ -54,7 +54,8 @@ test: install-dev ## every test: notebooks and package agree, notebooks run, pyt
 prove: install-dev ## the campaigns of tests/ in their full size
 	STUDPERF_PROVE=1 $(BIN)/python -m pytest -s tests/test_properties.py tests/test_bundle_faults.py tests/test_kill.py tests/test_comparison.py \
 	  tests/test_uncertainty.py tests/test_fairness.py tests/test_explanation.py tests/test_answers.py \
-	  tests/test_compiled_trees.py tests/test_prediction_log.py tests/test_uploads.py tests/test_contract.py tests/test_service_load.py
+	  tests/test_compiled_trees.py tests/test_prediction_log.py tests/test_uploads.py tests/test_workbooks.py tests/test_student_panel.py \
+	  tests/test_contract.py tests/test_service_load.py
 
 lab: install-dev ## JupyterLab, opened at nbs/start.ipynb; LAB_FLAGS="--port 8889 --no-browser"
 	@rm -rf $(VENV)/workspaces  # the layout of last time would open beside the landing notebook

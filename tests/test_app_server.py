@@ -398,6 +398,21 @@ def test_what_cannot_be_served_is_said_at_once(app, tmp_path):
         assert said.returncode == 2 and words in said.stderr and "Traceback" not in said.stderr, said
 
 
+@pytest.mark.parametrize("absent", [("voila", "tornado", "jupyter_client", "jupyter_server", "traitlets"), ("anywidget",), ("ipywidgets",)])
+def test_without_the_extra_it_says_what_to_install(tmp_path, absent):
+    code = f"""if True:
+        import sys
+        class Absent:
+            def find_spec(self, name, path=None, target=None):
+                if name.split(".")[0] in {absent!r}:
+                    raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+        sys.meta_path.insert(0, Absent())
+        from studperf.cli import main
+        sys.exit(main(["app", "--no-browser", "--port", "{free_port()}"]))"""
+    said = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, timeout=60)
+    assert said.returncode == 2 and f"this needs {absent[0]}: pip install 'studperf[ui]'" in said.stderr, said.stderr
+
+
 def test_a_port_that_is_chosen_by_the_machine_is_told(tmp_path):
     """Port 0 is either refused, or the address that is told is the one that answers."""
     said = subprocess.Popen([sys.executable, "-m", "studperf", "app", "--no-browser", "--port", "0"], cwd=tmp_path, env=clean_environment(),

@@ -15,7 +15,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from importlib.util import find_spec
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -59,19 +58,13 @@ def keep_page(
         pause = min(2 * pause, LONGEST)
 
 # %% ../../nbs/17_cli/03_serving.ipynb #d9ed884b
-def _need_page() -> None:
-    for name in ("voila", "ipywidgets", "anywidget", "httpx", "websockets"):
-        if find_spec(name) is None:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-
 @contextmanager
 def _page_beside(model: str | None) -> Iterator[Upstream]:
     from studperf.service.upstream import Upstream
     from studperf.service.visitors import PAGE
-    from studperf.ui.server import page_process
+    from studperf.ui.server import PACKAGES, need, page_process
 
-    _need_page()
+    need(*PACKAGES, "httpx", "websockets")
     upstream, stop = Upstream(), threading.Event()
     keeper = threading.Thread(target=keep_page, args=(partial(page_process, base_url=PAGE, model=model), upstream, stop), name="page", daemon=True)
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

@@ -5,21 +5,17 @@
 # %% ../../nbs/16_ui/03_files.ipynb #00735434
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
-from traceback import format_tb
 from typing import Any
 
 import anywidget
 import traitlets
 
 from ..schema import InputError
-from .widgets import script
-
-log = logging.getLogger(__name__)
+from .widgets import log_fault, script
 
 # %% auto #0
-__all__ = ['log', 'MOST_BYTES', 'Download', 'Drop']
+__all__ = ['MOST_BYTES', 'Download', 'Drop']
 
 # %% ../../nbs/16_ui/03_files.ipynb #2bb04983
 class Download(anywidget.AnyWidget):
@@ -45,7 +41,7 @@ class Download(anywidget.AnyWidget):
         except InputError as error:
             self.send({"kind": "error", "text": str(error)})
         except Exception as error:
-            log.error("a download failed: %s\n%s", type(error).__name__, "".join(format_tb(error.__traceback__)))
+            log_fault("a download", error)
             self.send({"kind": "error", "text": "The file could not be made; this is not your fault."})
 
 # %% ../../nbs/16_ui/03_files.ipynb #fd13e2dc

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from socket import AF_INET, AF_INET6, SO_REUSEADDR, SOL_SOCKET, socket
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from traitlets.config import Config
 
 # %% auto #0
-__all__ = ['POLICY', 'PageSettings', 'page_config', 'serve_page', 'PageProcess', 'page_process']
+__all__ = ['POLICY', 'PACKAGES', 'PageSettings', 'page_config', 'need', 'serve_page', 'PageProcess', 'page_process']
 
 # %% ../../nbs/16_ui/23_server.ipynb #02108172
 def _loopback(host: str) -> bool:
@@ -197,6 +198,18 @@ def _welcome(settings: PageSettings) -> str:
     return f"The page is at {_address(settings)}    stop: Ctrl+C"
 
 # %% ../../nbs/16_ui/23_server.ipynb #9f26c211
+PACKAGES = ("voila", "ipywidgets", "anywidget")
+
+
+def need(
+    *packages: str,  # import names
+) -> None:
+    """`ModuleNotFoundError` for the first package that is not installed."""
+    for name in packages:
+        if find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+# %% ../../nbs/16_ui/23_server.ipynb #edd6a0a0
 def _kept(environ: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if not name.startswith("STUDPERF_")}
 
@@ -225,6 +238,7 @@ def serve_page(
     told: Callable[[str], None] = lambda words: print(words, file=sys.stderr, flush=True),  # for the person at the terminal
 ) -> None:
     """Serve the page until told to stop; `InputError` when there is no such model, or the port is taken."""
+    need(*PACKAGES)
     folder, parent = find_model(model).absolute(), int(os.environ.get("STUDPERF_APP_PARENT", "0"))
     settings = replace(settings, port=settings.port or _free_port())
     _port_is_free(settings)
@@ -236,7 +250,7 @@ def serve_page(
     app.initialize([str(files("studperf") / "data" / "app" / "predict.ipynb")])
     app.start()
 
-# %% ../../nbs/16_ui/23_server.ipynb #98e0df26
+# %% ../../nbs/16_ui/23_server.ipynb #fa4ce590
 @dataclass(frozen=True)
 class PageProcess:
     """A page in a process of its own."""

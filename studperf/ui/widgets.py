@@ -24,7 +24,8 @@ from ..schema.pages import Html
 log = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['log', 'APOLOGY', 'script', 'styles', 'View', 'problems_html', 'guarded', 'Action', 'Tabs', 'stack', 'show', 'dressed']
+__all__ = ['log', 'APOLOGY', 'script', 'styles', 'View', 'problems_html', 'log_fault', 'guarded', 'Action', 'Tabs', 'stack',
+           'show', 'dressed']
 
 # %% ../../nbs/16_ui/00_widgets.ipynb #ef38fd22
 @cache
@@ -86,6 +87,14 @@ def _told(problem: Problem, titles: Mapping[str, str]) -> str:
 APOLOGY = Html('<div class="sp-problems" role="alert"><p>Something failed that is not your fault; the log of the server has the details.</p></div>')
 
 
+def log_fault(
+    what: str,  # failed
+    error: Exception,
+) -> None:
+    """Write where in the program it was to the log, without the words of the exception."""
+    log.error("%s failed: %s\n%s", what, type(error).__name__, "".join(format_tb(error.__traceback__)))
+
+
 def guarded(
     view: View,  # where problems are shown
     action: Callable,
@@ -102,7 +111,7 @@ def guarded(
         except InputError as error:
             told = problems_html(error, columns)
         except Exception as error:
-            log.error("a callback of the page failed: %s\n%s", type(error).__name__, "".join(format_tb(error.__traceback__)))
+            log_fault("a callback of the page", error)
             told = APOLOGY
         finally:
             view.html = told
