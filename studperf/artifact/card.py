@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..schema import Column, Interval, Schema, header_key
+from ..schema import Interval, Schema, header_key
 from ..schema.pages import Section, make_page
 
 if TYPE_CHECKING:
@@ -37,10 +37,6 @@ def _share(plain: Mapping[str, float] | str | None) -> str:
         return HIDDEN if plain else ""
     value, low, high = (f"{100 * plain[end]:.0f}" for end in ("value", "low", "high"))
     return f"{value} % ({low} to {high})".replace(" ", "\u00a0")
-
-
-def _in_unit(text: str, column: Column, form: str = "{} ({})") -> str:
-    return form.format(text, column.unit) if column.unit else text
 
 
 def _and(words: Sequence[str]) -> str:
@@ -94,7 +90,7 @@ def _inputs(facts: Mapping[str, Any], schema: Schema) -> Section:
     protected = [column.title for column in columns if column.role == "protected"]
     uses = f"Protected inputs that it uses: {'; '.join(protected)}." if protected else "It uses no protected input."
     roles = "Changeable is what a student or a school can change; protected is what nobody should be judged by; all else is fixed."
-    rows = [{"input": c.title, "role": c.role, "holds": _in_unit(c.expected, c, "{}, {}"), "column": c.name} for c in columns]
+    rows = [{"input": c.title, "role": c.role, "holds": c.expected + f", {c.unit}" * bool(c.unit), "column": c.name} for c in columns]
     return Section("Its inputs", [f"{uses} {roles}", _table(rows)])
 
 # %% ../../nbs/07_artifact/05_card.ipynb #80a71e1c
@@ -106,7 +102,7 @@ def _scores(facts: Mapping[str, Any], schema: Schema) -> Section:
     data, target = facts["data"], schema.target
     lines = {f"this model, {data['n_test']:,} test rows": facts["test"], f"this model, cross-validation of {data['n_train']:,} rows": facts["cv"]}
     lines |= {f"baseline, test rows: {its['name']}": its for its in facts["baselines"]}
-    heads = {"r2": "R2", "rmse": _in_unit("RMSE", target), "mae": _in_unit("MAE", target)}
+    heads = {"r2": "R2", "rmse": target.heading("RMSE"), "mae": target.heading("MAE")}
     rows = [{"": name} | {head: number_text(its[key], 3 if key == "r2" else 2) for key, head in heads.items() if key in its}
             for name, its in lines.items()]  # fmt: skip
     why = f"Why this family: {facts['reason']} The cross-validation made that choice, so the test rows are the judge."
@@ -124,7 +120,7 @@ def _intervals(facts: Mapping[str, Any], schema: Schema) -> Section:
     its, n, level = facts["coverage"], facts["data"]["n_test"], f"{100 * facts['coverage']['level']:g}"
     promise = (f"Nominal level {level} %: of 100 students about {level} should have their true value inside (other levels can be asked for). "
                f"It is calibrated on {its['errors']:,} errors, each made on a training row by a model that had not seen the row.")  # fmt: skip
-    mean = _in_unit(number_text(its["width"], 1), schema.target, "{} {}")
+    mean = schema.target.amount(number_text(its["width"], 1))
     kept = f"On the {n:,} test rows {_share(its['coverage'])} were inside; the mean width was {mean}."
     width = "The width varies with the student." if its["varies"] else "The width is the same for everyone, but at the ends of the scale."
     by = f" The groups of {schema[its['by']].title.lower()} have calibrations of their own." if its["by"] else ""
@@ -168,8 +164,8 @@ def _errors_of(row: Mapping[str, Any], schema: Schema) -> dict[str, object]:
     if row.get("suppressed"):
         return named | {"students": HIDDEN}
     errors = {"signed error": number_text(row["bias"], sign="+"), "mean error": number_text(row["mae"])}
-    in_unit = {_in_unit(name, schema.target): text for name, text in errors.items()}
-    wide = {_in_unit("width", schema.target): number_text(row["width"])} if row["width"] else {}
+    in_unit = {schema.target.heading(name): text for name, text in errors.items()}
+    wide = {schema.target.heading("width"): number_text(row["width"])} if row["width"] else {}
     return named | {"students": f"{row['n']:,}"} | in_unit | {"inside": _share(row["coverage"])} | wide
 
 
@@ -194,7 +190,7 @@ def _moved(row: Mapping[str, Any], schema: Schema) -> dict[str, object]:
     if row.get("suppressed"):
         return _named(row, schema) | {"students": HIDDEN}
     moves = {"moves by": row["moved"], "signed error with": row["bias_with"], "signed error without": row["bias_without"]}
-    shown = {_in_unit(name, schema.target): number_text(plain, sign="+") for name, plain in moves.items()}
+    shown = {schema.target.heading(name): number_text(plain, sign="+") for name, plain in moves.items()}
     return _named(row, schema) | {"students": f"{row['n']:,}"} | shown
 
 # %% ../../nbs/07_artifact/05_card.ipynb #d44318f3

@@ -112,7 +112,7 @@ def plot_counts(
     named = named[(named["count"] > 0) | named["category"].isin(column.categories)]
     if len(bins):
         ax.stairs(bins["count"], [*bins["low"], bins["high"].iloc[-1]], fill=True, color=BLUE)
-        ax.set(xlabel=f"{column.title.lower()}{f' ({column.unit})' if column.unit else ''}", ylabel="students")
+        ax.set(xlabel=column.heading(column.title.lower()), ylabel="students")
     else:
         ax.barh(range(len(named)), named["count"], color=BLUE)
         ax.set_yticks(range(len(named)), [_short(name) for name in named["category"]])
@@ -145,7 +145,7 @@ def point_table(
             rows += [(column.title, value, own, spread) for value, own in zip(column.categories, points, strict=True)]
         else:
             slope, seen = model["numbers"][column.name][0], typical["numbers"].get(column.name, {"sd": 0.0})
-            rows.append((column.title, f"1 more{f' ({column.unit})' if column.unit else ''}", slope, abs(slope) * seen["sd"]))
+            rows.append((column.title, column.heading("1 more"), slope, abs(slope) * seen["sd"]))
     return pd.DataFrame(rows, columns=["input", "value", "points", "spread"])
 
 # %% ../../nbs/07_artifact/06_report.ipynb #8878c5f6
@@ -200,8 +200,7 @@ def _plot_coverage(
 def _families_table(board: Mapping[str, Any], schema: Schema) -> pd.DataFrame:
     import pandas as pd
 
-    unit = f" ({schema.target.unit})" if schema.target.unit else ""
-    heads = {"r2": "R2", "rmse": f"RMSE{unit}", "mae": f"MAE{unit}"}
+    heads = {"r2": "R2", "rmse": schema.target.heading("RMSE"), "mae": schema.target.heading("MAE")}
     rows = [{"family": entry["label"], **{head: number_text(entry[key], 3 if key == "r2" else 2) for key, head in heads.items()},
              "within noise of the best": "yes" if entry["within_noise"] else "no"} for entry in board["leaderboard"]]  # fmt: skip
     return pd.DataFrame(rows)

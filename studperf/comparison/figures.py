@@ -39,9 +39,8 @@ def _rows(comparison: Comparison, ax: Axes, entries: list[Entry], name: str) -> 
     ax.margins(y=0.5 / max(1, len(entries)))
 
 
-def _unit(comparison: Comparison) -> str:
-    unit = comparison.question.schema.target.unit
-    return f" ({unit})" if unit else ""
+def _headed(comparison: Comparison, text: str) -> str:
+    return comparison.question.schema.target.heading(text)
 
 
 def _learners(comparison: Comparison) -> list[Entry]:
@@ -63,7 +62,7 @@ def plot_scores(
     ax = _new(ax, 6, 0.3 * len(entries) + 1)
     _rows(comparison, ax, sorted(entries, key=lambda entry: -entry.rmse.value), "rmse")
     ax.axvspan(comparison.chosen.rmse.low, comparison.chosen.rmse.high, color=GREY, alpha=0.15, lw=0)
-    ax.set_xlabel(f"RMSE over folds{_unit(comparison)}, with 95 % interval; less is better")
+    ax.set_xlabel(_headed(comparison, "RMSE over folds") + ", with 95 % interval; less is better")
     mean = next((f"; the mean has {e.rmse.value:.2f}" for e in comparison.entries if e not in entries), "")
     return _title(ax, comparison, f"chosen: {comparison.chosen.family.label}{mean}")
 
@@ -101,7 +100,7 @@ def plot_predictions(
     ends = [min(y.min(), predicted.min()), max(y.max(), predicted.max())]
     ax.plot(ends, ends, color=GREY, lw=1, ls="--")
     ax.scatter(y, predicted, s=10, color=BLUE, alpha=0.5, edgecolor="none")
-    ax.set(xlabel=f"actual {comparison.question.schema.target.title.lower()}{_unit(comparison)}", ylabel="predicted", aspect="equal")
+    ax.set(xlabel=_headed(comparison, f"actual {comparison.question.schema.target.title.lower()}"), ylabel="predicted", aspect="equal")
     return _title(ax, comparison, label)
 
 # %% ../../nbs/04_comparison/09_figures.ipynb #c65d8226
@@ -126,7 +125,8 @@ def plot_residuals(
     )
     ax.axhline(0, color=GREY, lw=1, ls="--")
     ax.set(
-        xlabel=f"predicted {comparison.question.schema.target.title.lower()}{_unit(comparison)}", ylabel=f"actual minus predicted{_unit(comparison)}"
+        xlabel=_headed(comparison, f"predicted {comparison.question.schema.target.title.lower()}"),
+        ylabel=_headed(comparison, "actual minus predicted"),
     )
     return _title(ax, comparison, label)
 
@@ -146,5 +146,5 @@ def plot_cost(
                     arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.5, "shrinkB": 4})  # fmt: skip
     ax.set_xscale("log")
     ax.margins(x=0.1, y=0.1)
-    ax.set(xlabel="CPU seconds per fit, search included (log scale)", ylabel=f"RMSE over folds{_unit(comparison)}")
+    ax.set(xlabel="CPU seconds per fit, search included (log scale)", ylabel=_headed(comparison, "RMSE over folds"))
     return _title(ax, comparison, "what a score costs")

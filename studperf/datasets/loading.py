@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from .simulation import exam_schema
 from studperf.schema import (
-    Column,
     InputError,
     Problem,
     Schema,
@@ -101,19 +100,15 @@ def schema_for(
         raise InputError(f"What is to be predicted? This is not the exam table, so name the target; the columns are {has}")
     if schema is None:
         return infer(table, target)
-    named = [c.name for c in schema.columns if target and header_key(target) in _keys(c)]
+    named = [c.name for c in schema.columns if target and header_key(target) in c.header_keys]
     return schema.retarget(named[0] if named else target) if target else schema
-
-
-def _keys(column: Column) -> set[str]:
-    return {header_key(name) for name in (column.name, *column.aliases)}
 
 
 def _fits(table: pd.DataFrame, schema: Schema, target: str | None, feature_set: str) -> bool:
     present = {header_key(header) for header in table.columns}
     needed = (*schema.features(feature_set), schema.target)
-    named = target is None or any(header_key(target) in _keys(column) for column in needed if column.is_number)
-    return named and all(present & _keys(column) for column in needed)
+    named = target is None or any(header_key(target) in column.header_keys for column in needed if column.is_number)
+    return named and all(present & column.header_keys for column in needed)
 
 # %% ../../nbs/01_datasets/01_loading.ipynb #6caf6f4f
 @dataclass(frozen=True, repr=False)

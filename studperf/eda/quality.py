@@ -290,7 +290,7 @@ def quality(
     import pandas as pd
 
     view = tidy(table, schema)
-    specs = {header_key(name): c for c in schema.columns for name in (c.name, *c.aliases)}
+    specs = {key: c for c in schema.columns for key in c.header_keys}
     columns = [_cells(str(name), table.iloc[:, i], specs.get(header_key(name))) for i, name in enumerate(table.columns)]
     found = [finding for check in CHECKS for finding in check(_Table(view, columns))]
     found.sort(key=lambda finding: finding.severity != "warning")

@@ -32,10 +32,6 @@ def _new(ax: Axes | None, width: float, height: float) -> Axes:
     return ax or plt.subplots(figsize=(width, height), layout="constrained")[1]
 
 
-def _in(target: Column, what: str) -> str:
-    return f"{what} ({target.unit})" if target.unit else what
-
-
 def _titled(ax: Axes, bundle: Bundle, n: int) -> Axes:
     ax.set_title(f"{bundle.manifest['label']}; n = {n:,}", loc="left", fontsize=9)
     return ax
@@ -85,7 +81,7 @@ def plot_waterfall(
     _staircase(ax, steps, base, target)
     for at, style in ((base, "--"), (prediction, "-")):
         ax.axvline(at, color=GREY, lw=1, ls=style, zorder=0)
-    ax.set_xlabel(_in(target, target.title))
+    ax.set_xlabel(target.heading())
     words = [points_text(number, target, sign=False) for number in (prediction, base)]
     ax.set_title(f"solid: {words[0]} predicted; dashed: the base, {words[1]}; n = 1", loc="left", fontsize=9)
     return ax
@@ -108,7 +104,7 @@ def plot_bars(
     ax.barh(range(len(shown)), sizes, color=BLUE, height=0.6)
     ax.set_yticks(range(len(shown)), [column.title for column in shown])
     ax.margins(x=0.1)
-    ax.set_xlabel(_in(target, "mean size of the contribution"))
+    ax.set_xlabel(target.heading("mean size of the contribution"))
     return _titled(ax, bundle, len(explained))
 
 # %% ../../nbs/09_explanation/05_figures.ipynb #ab7ff911
@@ -152,7 +148,7 @@ def plot_beeswarm(
     ax.axvline(0, color=GREY, lw=1, zorder=0)
     ax.set_yticks(range(len(shown)), [column.title for column in shown])
     ax.margins(x=0.12)
-    ax.set_xlabel(_in(target, "contribution") + "; dark: low value, light: high value")
+    ax.set_xlabel(target.heading("contribution") + "; dark: low value, light: high value")
     return _titled(ax, bundle, len(explained))
 
 # %% ../../nbs/09_explanation/05_figures.ipynb #44e5af62
@@ -178,6 +174,6 @@ def plot_dependence(
         codes = sorted(set(values.tolist()))
         ax.set_xticks(codes, [value_text(spec, code) for code in codes], rotation=25, ha="right", fontsize=8)
     ax.axhline(0, color=GREY, lw=1, zorder=0)
-    ax.set(xlabel=f"{spec.title} ({spec.unit})" if spec.unit else spec.title, ylabel=_in(target, "contribution"))
+    ax.set(xlabel=spec.heading(), ylabel=target.heading("contribution"))
     there = len(points) if spec.kind == "category" else int(np.isfinite(values).sum())
     return _titled(ax, bundle, there)

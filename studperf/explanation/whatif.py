@@ -100,7 +100,7 @@ def _difference(target: Column, before: float, after: float, halves: list[float 
 def _changed_columns(changes: Mapping[str, Any], specs: tuple[Column, ...]) -> dict[str, Any]:
     if not isinstance(changes, Mapping) or not changes:
         raise InputError("Nothing is changed", [Problem("a dict of column names and new values", value=changes)])
-    known = {header_key(name): c for c in specs for name in (c.name, *c.aliases)}
+    known = {key: c for c in specs for key in c.header_keys}
     may = ", ".join(c.name for c in specs if c.role == "changeable") or "none: the schema calls no column of this model changeable"
     found = {name: known.get(header_key(name)) for name in changes}
     wrong = [Problem(f"a changeable column ({may})", column=str(name), found="not changeable" if column else "no such column")

@@ -31,7 +31,7 @@ def value_text(
         return [*column.categories, "(unknown)", "(missing)"][int(value)]
     if isnan(value):
         return "(missing)"
-    return f"{value:.6g}{' ' * bool(column.unit)}{column.unit}"
+    return column.amount(f"{value:.6g}")
 
 # %% ../../nbs/09_explanation/04_words.ipynb #71353de4
 def least_worth_telling(
@@ -49,7 +49,7 @@ def points_text(
 ) -> str:
     """Points as a person reads them, with the target's unit."""
     digits = max(0, ceil(-log10(2 * least_worth_telling(target)) - 1e-9))
-    return f"{points:{'+' if sign else ''}z.{digits}f}{' ' * bool(target.unit)}{target.unit}"
+    return target.amount(f"{points:{'+' if sign else ''}z.{digits}f}")
 
 # %% ../../nbs/09_explanation/04_words.ipynb #e8c22212
 def digits_of(

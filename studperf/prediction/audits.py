@@ -31,7 +31,7 @@ def groups_of_table(
     found = pd.DataFrame(index=pd.RangeIndex(len(table)))
     headers = {header_key(header) for header in table.columns}
     for column in (c for c in schema.columns if c.role == "protected" and c.kind in ("number", "category")):
-        if headers & {header_key(name) for name in (column.name, *column.aliases)}:
+        if headers & column.header_keys:
             alone = validate(table, Schema((column, schema.target)), on_error="report")
             found[column.name] = alone.frame()[column.name].reindex(found.index)
     return protected_groups(found, schema).set_axis(table.index)
@@ -65,5 +65,4 @@ def audit(
 def _with_truth(table: pd.DataFrame, y: Sequence[float], target: Column) -> pd.DataFrame:
     if len(y) != len(table):
         raise InputError("Every student needs a true value", [Problem(f"{len(table)} true values", column=target.name, found=str(len(y)))])
-    own = {header_key(name) for name in (target.name, *target.aliases)}
-    return table[[header for header in table.columns if header_key(header) not in own]].assign(**{target.name: list(y)})
+    return table[[header for header in table.columns if header_key(header) not in target.header_keys]].assign(**{target.name: list(y)})

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
+from functools import cached_property
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -106,6 +107,19 @@ class Column:
         if self.kind == "category":
             return "one of " + ", ".join(map(show_value, self.categories))
         return "a number" + _between(self.low, self.high) if self.is_number else "anything"
+
+    @cached_property
+    def header_keys(self) -> frozenset[str]:
+        """The headers under which it is found, as `header_key` gives them."""
+        return frozenset(header_key(name) for name in (self.name, *self.aliases))
+
+    def amount(self, number: str) -> str:
+        """A number with the unit, where there is one, behind it: "71 points"."""
+        return f"{number} {self.unit}" if self.unit else number
+
+    def heading(self, text: str = "") -> str:
+        """A heading, or else the title, with the unit, where there is one, in brackets: "RMSE (points)"."""
+        return f"{text or self.title} ({self.unit})" if self.unit else text or self.title
 
     def _repr_html_(self) -> str:
         return _html_table([self])

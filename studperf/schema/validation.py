@@ -136,8 +136,7 @@ def _as_columns(table: object) -> tuple[list[str], list[Sequence], int]:
 def _match(headers: list[str], columns: Sequence[Column]) -> dict[str, int]:
     keys, found, problems = [header_key(header) for header in headers], {}, []
     for column in columns:
-        names = {header_key(name) for name in (column.name, *column.aliases)}
-        places = [place for place, key in enumerate(keys) if key in names]
+        places = [place for place, key in enumerate(keys) if key in column.header_keys]
         found[column.name] = places[0] if places else -1
         if len(places) > 1:
             twice = ", ".join(show_value(headers[place]) for place in places)

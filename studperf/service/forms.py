@@ -60,7 +60,7 @@ def answer_form(
 
 # %% ../../nbs/15_service/16_forms.ipynb #c4b0234a
 def _form_with_care(desk: Desk, served: Served, fields: Mapping[str, str], route: str, now: float) -> dict[str, Any]:
-    known = {header_key(name): column for column in served.columns for name in (column.name, *column.aliases)}
+    known = {key: column for column in served.columns for key in column.header_keys}
     wrong = [Problem("a field of this form", column=name, found="no such field") for name in fields if header_key(name) not in known]
     named = [known[header_key(name)].name for name in fields if header_key(name) in known]
     wrong += [Problem("each field once", column=name, found="stands under two names") for name in set(named) if named.count(name) > 1]

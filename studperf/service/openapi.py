@@ -154,7 +154,7 @@ def describe(
     import studperf
 
     target = served.bundle.schema.target
-    about = f"Predicts {target.title}{f' ({target.unit})' if target.unit else ''} of a student, with an interval. {served.bundle.schema.description}"
+    about = f"Predicts {target.heading()} of a student, with an interval. {served.bundle.schema.description}"
     document = get_openapi(title="studperf", version=studperf.__version__, description=about, routes=app.routes)
     for path, operations in document["paths"].items():
         for operation in operations.values():

@@ -124,14 +124,13 @@ def curl_command(
 # %% ../../nbs/15_service/09_pages.ipynb #26e38928
 def _scores(bundle: Bundle) -> Html:
     facts, target = bundle.manifest, bundle.schema.target
-    unit = f" {target.unit}" if target.unit else ""
     test, its = facts["test"], facts["coverage"]
     rows = [("R2, the share of the differences that is predicted", number_text(test["r2"], 3)),
-            ("RMSE, large errors count more", number_text(test["rmse"]) + unit),
-            ("MAE, the mean size of an error", number_text(test["mae"]) + unit)]  # fmt: skip
+            ("RMSE, large errors count more", target.amount(number_text(test["rmse"]))),
+            ("MAE, the mean size of an error", target.amount(number_text(test["mae"])))]  # fmt: skip
     inside = {end: 100 * share for end, share in its["coverage"].items()}
     rows.append((f"students inside their {100 * its['level']:g} % interval, in %", number_text(inside, 0)))
-    rows.append(("mean width of these intervals", number_text(its["width"], 1) + unit))
+    rows.append(("mean width of these intervals", target.amount(number_text(its["width"], 1))))
     return table_rows(("measured", f"on {facts['data']['n_test']:,} test rows (95 % interval)"), rows)
 
 # %% ../../nbs/15_service/09_pages.ipynb #8d05acc4

@@ -188,7 +188,7 @@ class FormPage:
 # %% ../../nbs/15_service/11_webform.ipynb #4d42ddbf
 def _titles(bundle: Bundle) -> tuple[str, str, str]:
     target, schema = bundle.schema.target, bundle.schema
-    what = target.title + (f" ({target.unit})" if target.unit else "")
+    what = target.heading()
     data = f" It learned from: {text_html(schema.title)}." if schema.title else ""
     lead = f'<p class="lead">One student in, one number out, with the interval that says how far to trust it.{data}</p>'
     about = f'<p class="by">{text_html(schema.description)}</p>' if schema.description else ""

@@ -22,7 +22,7 @@ __all__ = ['BLUE', 'ORANGE', 'plot_target', 'plot_predictions']
 
 # %% ../../nbs/10_training/06_figures.ipynb #4585de2c
 def _unit(task: Task) -> str:
-    return f"{task.schema.target.title.lower()}{f' ({task.schema.target.unit})' if task.schema.target.unit else ''}"
+    return task.schema.target.heading(task.schema.target.title.lower())
 
 
 def plot_target(

@@ -91,15 +91,15 @@ def interval_words(
 ) -> str:
     """Where such students end."""
     low, high = (amount(end, answer.target, unit=False) for end in answer.interval)
-    return f"{level_words(answer.level)} such students end between {low} and {high}{' ' * bool(answer.target.unit)}{answer.target.unit}."
+    return f"{level_words(answer.level)} such students end between {low} and {answer.target.amount(high)}."
 
 
 def mark_words(
     answer: Answer,
 ) -> str:  # empty: no mark
     """The chance of ending below the mark."""
-    unit = f" {answer.target.unit}" if answer.target.unit else ""
-    return "" if answer.mark is None else f"Chance of ending below {answer.mark:.6g}{unit}: {chance_text(answer.p_below)}."
+    mark = "" if answer.mark is None else answer.target.amount(f"{answer.mark:.6g}")
+    return mark and f"Chance of ending below {mark}: {chance_text(answer.p_below)}."
 
 # %% ../../nbs/16_ui/06_answers.ipynb #09f4b4b0
 DOUBT = "Do not rely on this number."

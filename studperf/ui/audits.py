@@ -98,8 +98,7 @@ def _too_few(audit: Audit, schema: Schema) -> str:
 
 def _table(audit: Audit, schema: Schema) -> str:
     target, digits = schema.target, digits_of(schema.target)
-    unit = f" ({target.unit})" if target.unit else ""
-    heads = ["Group", "Students", f"Prediction minus truth{unit}", f"Mean size of an error{unit}", "Inside the interval"]
+    heads = ["Group", "Students", target.heading("Prediction minus truth"), target.heading("Mean size of an error"), "Inside the interval"]
     lines = [("Everybody", "", audit.overall), *((_titles(line.column, schema), line.group, line.measures) for line in audit.groups)]
     body = "".join(_cells(column, group, found, digits) for column, group, found in lines)
     head = "".join(f'<th scope="col"{" class=n" * (at > 0)}>{escape(text)}</th>' for at, text in enumerate(heads))

@@ -72,8 +72,8 @@ def bands_html(
 ) -> Html:
     """How many students are in each band."""
     counts = in_band(keys)
-    unit = f" {target.unit}" if target.unit else ""
-    lead = f"<p>The chance that a student's {escape(in_text(target))} falls below <b>{mark:.6g}{escape(unit)}</b>:</p>"
+    what, where = escape(in_text(target)), escape(target.amount(f"{mark:.6g}"))
+    lead = f"<p>The chance that a student's {what} falls below <b>{where}</b>:</p>"
     boxes = "".join(_box(band, counts[band.key]) for band in BANDS if counts[band.key] or band.key != "unsure")
     return Html(f'{lead}{_bar(counts)}<ul class="class-bands">{boxes}</ul>')
 

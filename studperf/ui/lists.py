@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['MOST_ROWS', 'MOST_COLUMNS', 'read_class', 'filled_sheets', 'column_keys', 'Match', 'match_columns', 'rename_columns',
-           'name_columns', 'example_class']
+__all__ = ['MOST_ROWS', 'MOST_COLUMNS', 'read_class', 'filled_sheets', 'Match', 'match_columns', 'rename_columns', 'name_columns',
+           'example_class']
 
 # %% ../../nbs/16_ui/09_lists.ipynb #36ebf883
 MOST_ROWS, MOST_COLUMNS = 100_000, 500
@@ -59,14 +59,7 @@ def filled_sheets(
     """The sheets of a workbook that hold something, of which one has to be chosen where there are several."""
     return workbook_sheets(content, name=name) if is_workbook(content) else []
 
-# %% ../../nbs/16_ui/09_lists.ipynb #973e2f2e
-def column_keys(
-    column: Column,
-) -> set[str]:  # as `header_key` gives them
-    """The headers under which a column is found."""
-    return {header_key(name) for name in (column.name, *column.aliases)}
-
-# %% ../../nbs/16_ui/09_lists.ipynb #693e827e
+# %% ../../nbs/16_ui/09_lists.ipynb #c61f3e70
 @dataclass(frozen=True)
 class Match:
     """Where a column that the model needs stands in the file."""
@@ -89,7 +82,7 @@ class Match:
             return f"The file has {' and '.join(map(show_value, self.rivals))}: choose the one to use."
         return "Not found in the file." + (f" Is it {show_value(self.closest)}?" if self.closest else "")
 
-# %% ../../nbs/16_ui/09_lists.ipynb #57f43294
+# %% ../../nbs/16_ui/09_lists.ipynb #d6526653
 def match_columns(
     headers: Sequence[str],  # of the file
     columns: Sequence[Column],  # that the model needs
@@ -97,7 +90,7 @@ def match_columns(
     chosen: Mapping[str, str] | None = None,  # by column name, the header that a person chose; empty: none of them
 ) -> tuple[Match, ...]:  # one for each column, in their order
     """Find each column in the file, by what a person chose or else by its names."""
-    fitting = {c.name: [header for header in headers if header_key(header) in column_keys(c)] for c in columns}
+    fitting = {c.name: [header for header in headers if header_key(header) in c.header_keys] for c in columns}
     taken = {name: found[0] for name, found in fitting.items() if len(found) == 1} | dict(chosen or {})
     used = [header for name, header in taken.items() if header and name in fitting]
     free = [header for header in headers if header not in used]
@@ -116,7 +109,7 @@ def _closest(column: Column, headers: Sequence[str]) -> str:
     found = [near for name in (column.name, column.title, *column.aliases) for near in get_close_matches(header_key(name), keys, n=1)]
     return keys[found[0]] if found else ""
 
-# %% ../../nbs/16_ui/09_lists.ipynb #0ca05bee
+# %% ../../nbs/16_ui/09_lists.ipynb #77b4cb78
 _ASIDE = " (not used)"
 
 
@@ -129,7 +122,7 @@ def rename_columns(
         problems = [Problem("a header of the file", column=m.column.title, found=m.problem) for m in undecided]
         raise InputError("Some columns are not found yet", problems)
     new = {m.header: m.column.name for m in matches if m.chosen}
-    aside = {key for m in matches if m.chosen for key in column_keys(m.column)}
+    aside = {key for m in matches if m.chosen for key in m.column.header_keys}
     used = {m.header for m in matches}
     for header in table.columns:
         if header not in used and header_key(header) in aside:
@@ -142,18 +135,18 @@ def _free(header: str, taken: Collection[str]) -> str:
         header += "'"
     return header
 
-# %% ../../nbs/16_ui/09_lists.ipynb #0bf1bf6d
+# %% ../../nbs/16_ui/09_lists.ipynb #ae90db9c
 def name_columns(
     table: pd.DataFrame,  # with headers from `rename_columns`
     schema: Schema,  # whose columns are not names
 ) -> dict[str, bool]:  # by header: is it text? Texts first; empty columns are left out
     """The columns that may say who a student is."""
-    known = {key for column in schema.columns for key in column_keys(column)}
+    known = {key for column in schema.columns for key in column.header_keys}
     known |= {header_key(header) for header in table.columns if str(header).rstrip("'").endswith(_ASIDE)}
     rest = {str(h): s.dtype.kind not in "iufb" for h, s in table.items() if header_key(h) not in known and s.notna().any()}
     return dict(sorted(rest.items(), key=lambda item: not item[1]))
 
-# %% ../../nbs/16_ui/09_lists.ipynb #17fb94de
+# %% ../../nbs/16_ui/09_lists.ipynb #da5a8f8a
 def example_class(
     bundle: Bundle,
 ) -> tuple[str, bytes] | None:  # a file name and a file's content; None: the model needs other columns

@@ -56,7 +56,7 @@ def heading_html(
 ) -> Html:
     """Title, source and cautions of the page."""
     target, schema = bundle.schema.target, bundle.schema
-    what = html.escape(target.title + (f" ({target.unit})" if target.unit else ""))
+    what = html.escape(target.heading())
     source = f" Learned from: {html.escape(schema.title)}." if schema.title else ""
     lead = f'<p>An estimate with the interval that says how far to trust it.{source} <span class="sp-quiet">{CAUTION}</span></p>'
     notice = f'<p class="sp-notice"><b>Fictional data.</b> {FICTIONAL}</p>' if is_fictional(bundle) else ""

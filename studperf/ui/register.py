@@ -19,7 +19,6 @@ from ..schema import Checked, InputError, Problem, header_key, show_value, valid
 from ..schema.files import table_bytes
 from .bands import BANDS, band_keys
 from .grid import GridColumn
-from .lists import column_keys
 from ..uncertainty.conformal import check_level, check_threshold
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ class ClassList:
     @property
     def holds_target(self) -> bool:
         """Are the true values in the file as well? They are not used."""
-        return any(header_key(header) in column_keys(self.bundle.schema.target) for header in self.checked.ignored)
+        return any(header_key(header) in self.bundle.schema.target.header_keys for header in self.checked.ignored)
 
     def __repr__(self) -> str:
         return f"ClassList({self.name!r}: {self.checked!r})"
@@ -122,13 +121,13 @@ def _as_one(problems: list[Problem], needed: int) -> list[Problem]:
 # %% ../../nbs/16_ui/13_register.ipynb #36b5d595
 def _columns(scored: ScoredClass, name: str) -> list[GridColumn]:
     target = scored.students.bundle.schema.target
-    number, unit = {"number": True, "digits": digits_of(target)}, f" ({target.unit})" if target.unit else ""
+    number = {"number": True, "digits": digits_of(target)}
     range_help = f"{level_words(scored.level)} such students end between the two"
     row = GridColumn("Row", number=True, help="Counted from 1 below the header of the file")
     who = GridColumn("Student", help=f"From the column {show_value(name)} of the file")
     return [
         who if name else row,
-        GridColumn(f"Predicted{unit}", help=target.title, **number),
+        GridColumn(target.heading("Predicted"), help=target.title, **number),
         GridColumn("From", help=range_help, **number),
         GridColumn("To", help=range_help, **number),
         GridColumn(f"Below {scored.mark:.6g} (%)", number=True, help="Chance of a value below the mark; 1 is 1 % or less, 99 is 99 % or more"),

@@ -32,7 +32,8 @@ def amount(
     unit: bool = True,  # is it said?
 ) -> str:
     """A number of the target's scale as a person reads it."""
-    return f"{number:z.{digits_of(target)}f}" + (f" {target.unit}" if unit and target.unit else "")
+    text = f"{number:z.{digits_of(target)}f}"
+    return target.amount(text) if unit else text
 
 # %% ../../nbs/16_ui/04_scale.ipynb #2a8686b0
 @dataclass(frozen=True, eq=False)  # told apart by identity: an outline is drawn once
@@ -158,8 +159,7 @@ def scale_sentence(
     """The whole picture in words."""
     target = reading.target
     low, high = (f"{end:.6g}" for end in reading.ends)
-    unit = f" {target.unit}" if target.unit else ""
-    told = f"{target.title} on a scale from {low} to {high}{unit}: predicted {amount(reading.value, target, unit=False)}"
+    told = f"{target.title} on a scale from {low} to {target.amount(high)}: predicted {amount(reading.value, target, unit=False)}"
     told += f", before {amount(reading.before, target, unit=False)}" if reading.before is not None else ""
     if reading.interval:
         ends = [amount(end, target, unit=False) for end in reading.interval]

@@ -129,5 +129,5 @@ def distribution_html(
     found = count_steps(predicted, mark, target)
     inside = "".join(_bar(found, *step) for step in found.steps()) + _axis(found) + _marked(found)
     drawing = f'<svg role="img" aria-label="{escape(figure_sentence(found, target))}" width="100%" height="{_FLOOR + 26}">{inside}</svg>'
-    under = escape(f"Predicted {in_text(target)}{f' ({target.unit})' if target.unit else ''}; on each bar the number of students")
+    under = escape(f"Predicted {target.heading(in_text(target))}; on each bar the number of students")
     return Html(f'<figure class="class-figure">{drawing}<figcaption>{under}</figcaption></figure>{_counts(found)}')

@@ -133,6 +133,5 @@ def groups_html(
 
 
 def _head(mark: float, target: Column) -> str:
-    unit = f" ({target.unit})" if target.unit else ""
-    titles = ("Group", "Students", f"Mean prediction{unit}", "95 % interval", f"Likely below {mark:.6g}")
+    titles = ("Group", "Students", target.heading("Mean prediction"), "95 % interval", f"Likely below {mark:.6g}")
     return "".join(f'<th scope="col"{" class=n" * (at > 0)}>{escape(title)}</th>' for at, title in enumerate(titles))
