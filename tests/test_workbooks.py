@@ -24,8 +24,9 @@ from hypothesis import strategies as st
 from studperf.datasets import load
 from studperf.prediction import predict
 from studperf.schema import InputError, read_table, table_bytes, write_table
+from studperf.schema.sheets import MOST_UNPACKED, sheet_table
 from studperf.schema.tables import typed_table
-from studperf.schema.workbooks import MOST_MEMORY, MOST_UNPACKED, _read, is_workbook, workbook_sheets
+from studperf.schema.workbooks import MOST_MEMORY, is_workbook, workbook_sheets
 
 XLS = decompress(b85decode(  # name, score; Zoë, 71; Ben, 64.5; Eve, =1/0
     "c-rk)O=uHA6#iy6X?|$ZO-+SX4547PwHNW?rCqJmo-EaiQVKO~_8^UkBqHcRt2IYK@T7Pt^x~!J#UJ#bH$kPM2SE@LJ@zCh^w4H~^L7?fjnIG=mHC$W=IxtrX5Q}n?9c0^L}mV7R~0"
@@ -97,7 +98,7 @@ cells = texts | numbers | st.none()
 @given(st.lists(st.tuples(cells, cells, st.floats(-1e6, 1e6)), min_size=1, max_size=8))
 def test_a_table_written_as_a_workbook_reads_as_its_csv_does(rows):
     table = pd.DataFrame(rows, columns=["first", "=second", "n"], dtype=object)
-    as_book = _read(table_bytes(table, ".xlsx"), "a.xlsx", None)
+    as_book = sheet_table(table_bytes(table, ".xlsx"), "a.xlsx", None)
     expected = read_table(table_bytes(table, ".csv"), name="a.csv")
     pd.testing.assert_frame_equal(typed_table(*as_book, name="a.xlsx"), expected, check_exact=True, check_dtype=False)
 

@@ -16,7 +16,8 @@ __all__ = ['add_page']
 
 # %% ../../nbs/17_cli/04_page.ipynb #df005f70
 def _app(args: argparse.Namespace) -> Result:
-    from studperf.ui.server import PageSettings, serve_page
+    from studperf.ui.server import serve_page
+    from studperf.ui.settings import PageSettings
 
     token, sessions = os.environ.get("STUDPERF_APP_TOKEN", ""), os.environ.get("STUDPERF_APP_SESSIONS", "20")
     sessions = int(sessions) if sessions.isdecimal() else sessions  # what is no number is refused with the rest

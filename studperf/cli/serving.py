@@ -62,7 +62,8 @@ def keep_page(
 def _page_beside(model: str | None) -> Iterator[Upstream]:
     from studperf.service.upstream import Upstream
     from studperf.service.visitors import PAGE
-    from studperf.ui.server import PACKAGES, need, page_process
+    from studperf.ui.child import page_process
+    from studperf.ui.server import PACKAGES, need
 
     need(*PACKAGES, "httpx", "websockets")
     upstream, stop = Upstream(), threading.Event()
