@@ -274,7 +274,7 @@ def test_a_teacher_describes_a_student_and_reads_what_predict_says(browser, app,
         fill(form, columns, student)
         wanted = predicted(student, model, threshold=50)
         eventually(lambda: said(page), f"{wanted['prediction']:.1f}")
-        side.get_by_label(f"Mark ({target.unit})", exact=True).fill("50")
+        side.get_by_label(f"Your mark ({target.unit})", exact=True).fill("50")
         chance = f"Chance of ending below 50 {target.unit}: {100 * wanted['p_below']:.0f} %."
         side.get_by_text(chance, exact=True).wait_for()
         assert f"between {wanted['lower']:.1f} and {wanted['upper']:.1f} {target.unit}" in side.inner_text()

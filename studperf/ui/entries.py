@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..explanation.words import level_words
 from ..schema import Column, Schema, validate
 from .answers import wrong_words
 from .fields import Field, field_of
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from studperf.schema import Checked
 
 # %% auto #0
-__all__ = ['LEVELS', 'Entry', 'entry_of', 'example_of', 'form_fields', 'mark_schema', 'question_fields']
+__all__ = ['LEVELS', 'Entry', 'entry_of', 'example_of', 'form_fields', 'level_students', 'level_field', 'mark_schema',
+           'question_fields']
 
 # %% ../../nbs/16_ui/07_entries.ipynb #0385e152
 @dataclass(frozen=True)
@@ -83,7 +85,20 @@ def form_fields(
     return [field_of(column, whole=_whole(column, bundle)) for column in bundle.schema.features(bundle.feature_set)]
 
 # %% ../../nbs/16_ui/07_entries.ipynb #f79ca810
-LEVELS = {f"{level:g}": level for level in (0.8, 0.9, 0.95)}
+LEVELS = {f"{level:g}": level for level in (0.5, 0.8, 0.9, 0.95)}
+
+
+def level_students(
+    level: float,  # of the interval, between 0 and 1
+) -> str:
+    """The level as a number of students, in words."""
+    return f"{level_words(level).removesuffix(' of')} students"
+
+
+def level_field() -> Field:
+    """The choice of a level, in the words with which intervals are explained."""
+    levels = [(text, level_students(level)) for text, level in LEVELS.items()]
+    return Field("level", "Range that holds", "choice", levels, help="The more students it is to hold, the wider it is.")
 
 
 def mark_schema(
@@ -91,7 +106,7 @@ def mark_schema(
 ) -> Schema:
     """What a mark may be."""
     about = "The answer says how likely it is to end below it."
-    mark = Column("mark", low=target.low, high=target.high, unit=target.unit, label="Mark", help=about, missing="impute")
+    mark = Column("mark", low=target.low, high=target.high, unit=target.unit, label="Your mark", help=about, missing="impute")
     return Schema((mark, Column("y", "target")))
 
 
@@ -99,6 +114,4 @@ def question_fields(
     target: Column,
 ) -> list[Field]:
     """The fields for a mark and for the level of the interval."""
-    levels = [(text, f"{100 * level:g} %") for text, level in LEVELS.items()]
-    about = "Of 100 such students, so many end inside the interval."
-    return [field_of(mark_schema(target)["mark"]), Field("level", "Interval", "choice", levels, help=about)]
+    return [field_of(mark_schema(target)["mark"]), level_field()]

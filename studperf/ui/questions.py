@@ -11,18 +11,16 @@ from html import escape
 
 import numpy as np
 
-from ..explanation.words import level_words
 from ..schema import Column, InputError, Problem, header_key, show_value, validate
 from ..schema.pages import Html
 from .answers import default_mark
-from .entries import mark_schema
+from .entries import level_field, mark_schema
 from .fields import Field, field_of
 from .lists import Match
 from .register import ClassList
 
 # %% auto #0
-__all__ = ['LEVELS', 'mapping_html', 'choice_field', 'mapping_fields', 'level_students', 'settings_fields', 'read_mark',
-           'first_mark']
+__all__ = ['mapping_html', 'choice_field', 'mapping_fields', 'settings_fields', 'read_mark', 'first_mark']
 
 # %% ../../nbs/16_ui/15_questions.ipynb #040a02ab
 def mapping_html(
@@ -59,27 +57,15 @@ def mapping_fields(
     return [choice_field(match.column.name, match.column.title, headers) for match in sorted(matches, key=lambda match: not match.problem)]
 
 # %% ../../nbs/16_ui/15_questions.ipynb #3b406a9c
-LEVELS = {f"{level:g}": level for level in (0.5, 0.8, 0.9, 0.95)}
-
-
-def level_students(
-    level: float,  # of the interval, between 0 and 1
-) -> str:
-    """The level as a number of students, in words."""
-    return f"{level_words(level).removesuffix(' of')} students"
-
-
 def settings_fields(
     target: Column,  # whose scale the mark is on
     names: Iterable[str] = (),  # headers that may say who a student is
 ) -> list[Field]:
     """The fields for mark, level and name."""
     mark = replace(field_of(target), name="mark", label="Your mark", help="The bands say who may fall below it.")
-    levels = [(text, level_students(level)) for text, level in LEVELS.items()]
-    level = Field("level", "Range that holds", "choice", levels, help="The more students it is to hold, the wider it is.")
     about = "Only on this page; the model does not use it."
     who = choice_field("name", "Shown as the student's name", names, none="Row numbers only", help=about)
-    return [mark, level, *([who] if len(who.options) > 1 else [])]
+    return [mark, level_field(), *([who] if len(who.options) > 1 else [])]
 
 # %% ../../nbs/16_ui/15_questions.ipynb #c2e3a947
 def read_mark(

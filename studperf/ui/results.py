@@ -18,7 +18,8 @@ from .files import Download
 from .grid import Grid
 from .lists import name_columns
 from .notices import bad_rows_html
-from .questions import LEVELS, first_mark, level_students, read_mark, settings_fields
+from .entries import LEVELS, level_students
+from .questions import first_mark, read_mark, settings_fields
 from .register import ClassList, ScoredClass, class_rows, score_class, table_file
 from .spread import distribution_html
 from .summary import Groups, find_groups, groups_html, summarise
