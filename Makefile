@@ -6,7 +6,7 @@ EXTRAS_run := boost,notebooks
 EXTRAS_dev := dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test prove lab app serve bench docs readme page model openapi lock clean
+.PHONY: help install install-dev run test prove lab app serve bench docs readme page picture model openapi lock clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ docs: install-dev ## build and check the site from _quarto.yml
 
 readme: install-dev ## make README.md from nbs/index.ipynb
 	$(BIN)/python tools/readme.py
+
+picture: install-dev ## make the picture of the page in README.md (needs Chromium)
+	$(BIN)/python tools/picture.py
 
 model: install-dev ## make the sample, the class list and the model that ship with the package
 	$(BIN)/python tools/ship_model.py
