@@ -37,6 +37,7 @@ def taken(address: str) -> bytes:
         page.goto(address)
         page.get_by_role("button", name="Fill in an example").click()
         page.locator(".one-falls").wait_for()
+        page.mouse.move(0, 0)
         page.wait_for_timeout(1000)
         end = page.get_by_role("heading", name="What if").bounding_box()["y"]
         picture = page.screenshot(full_page=True, clip={"x": 0, "y": 0, "width": 1100, "height": end - 10})
@@ -48,7 +49,7 @@ def main() -> None:
     with page_process(base_url="/") as child:
         address = f"{child.address}?token={child.token}"
         wait(address)
-        picture = Image.open(io.BytesIO(taken(address))).convert("RGB").quantize(64)
+        picture = Image.open(io.BytesIO(taken(address))).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
     content = io.BytesIO()
     picture.save(content, "PNG", optimize=True)
     print(f"{write_atomically(PICTURE, content.getvalue())}: {len(content.getvalue()):,} bytes")
