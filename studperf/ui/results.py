@@ -13,12 +13,12 @@ from ..artifact import Bundle
 from ..schema import InputError
 from .answers import default_mark
 from .bands import bands_html
+from .entries import LEVELS, level_students
 from .fields import Field, Fields
 from .files import Download
 from .grid import Grid
 from .lists import name_columns
 from .notices import bad_rows_html
-from .entries import LEVELS, level_students
 from .questions import first_mark, read_mark, settings_fields
 from .register import ClassList, ScoredClass, class_rows, score_class, table_file
 from .spread import distribution_html
