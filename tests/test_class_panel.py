@@ -15,6 +15,7 @@ import pytest
 from conftest import clean_environment
 
 from studperf import load, load_model, predict, simulate, train
+from studperf.explanation.words import points_text
 from studperf.schema import read_table, write_table
 from studperf.ui.bands import band_keys
 from studperf.ui.lists import MOST_ROWS, match_columns, rename_columns
@@ -105,6 +106,7 @@ def test_three_bad_rows_are_named_and_the_others_scored(panel, students):
     panel.drop.receive("7b.csv", csv(spoil(students)))
     assert "7b.csv 27 of 30 students were scored; 3 rows were not, and here is why" in words(panel.told.html)
     told = words(panel.results.bad.html)
+    assert "Row 1 stands right below the header" in told and "one line lower" not in told
     for line in ("4 Lunch 'brunch' one of", "9 Writing score 5000", "22 Reading score missing a number from 0 to 100"):
         assert line in told
     numbers = [row[1] for row in panel.results.grid.rows]
@@ -161,6 +163,38 @@ def test_a_workbook_and_its_sheets(panel, students, tmp_path):
     assert "no such sheet" in panel.problems.html
 
 
+def test_another_sheet_leaves_nothing_of_the_one_before(panel, students):
+    book = BytesIO()
+    with pd.ExcelWriter(book, engine="xlsxwriter") as writer:
+        for sheet, rows in (("7a", 20), ("7b empty", 0), ("7c & d", 12)):
+            students.head(rows).assign(pupil="Ada").to_excel(writer, sheet_name=sheet, index=False)
+    panel.drop.receive("sheets.xlsx", book.getvalue())
+    question = panel.told.html
+    for nothing in ("7b empty", "", "not there"):
+        panel.sheet.values = {"sheet": "7a"}
+        panel.turn.press()
+        assert not panel.problems.html and "sheets.xlsx, sheet 7a All 20 students were scored" in words(panel.told.html) and not hidden(panel.columns)
+        old = panel.columns.values
+        panel.sheet.values = {"sheet": nothing}
+        assert (
+            panel.told.html == question
+            and hidden(panel.columns)
+            and hidden(panel.turn)
+            and not hidden(panel.sheet)
+            and bool(panel.problems.html) == bool(nothing)
+        )
+        panel.told.html = ""
+        assert is_empty(panel) and panel.file.table is None and "name" not in panel.results.settings.values
+        panel.columns.values = old | {"gender": "lunch"}
+        panel.columns.values = old
+        assert is_empty(panel), "what a page sends of the old sheet is not scored"
+    panel.sheet.values = {"sheet": "7c & d"}
+    assert panel.results.csv.make()[0] == "sheets-7c-d-scored.csv" and panel.results.excel.make()[0] == "sheets-7c-d-scored.xlsx"
+    assert panel.results.grid.caption.startswith("sheets.xlsx, sheet 7c & d, ") and len(panel.results.grid.rows) == 12
+    panel.drop.receive("7b.csv", csv(students))
+    assert panel.results.csv.make()[0] == "7b-scored.csv"
+
+
 def test_rows_without_anything_are_one_line_each(panel, students):
     table = students.astype(object)
     table.iloc[[4, 7]] = None
@@ -210,9 +244,27 @@ def test_two_headers_for_one_column_wait_for_a_person(panel, students):
     assert "two columns" in panel.columns.problems["lunch"] and hidden(panel.results.widget) and not panel.results.grid.rows
 
 
-def test_a_file_that_was_scored_already_is_refused_in_words(panel, students):
-    panel.drop.receive("7b.csv", csv(students.join(predict(students))))
-    assert "would overwrite a column" in panel.problems.html and "prediction" in panel.problems.html and is_empty(panel)
+@pytest.mark.parametrize("kind", ["csv", "excel"])
+def test_the_own_download_is_scored_again(panel, students, kind):
+    panel.drop.receive("7b.csv", csv(spoil(students)))
+    name, content = getattr(panel.results, kind).make()
+    rows, first = panel.results.grid.rows, panel.results.csv.make()[1]
+    panel.drop.receive(name, content)
+    assert not panel.problems.html and panel.results.grid.rows == rows and panel.results.csv.make() == ("7b-scored-scored.csv", first)
+    assert "answers of an earlier scoring ('prediction', 'lower', 'upper', 'p_below'" in words(panel.told.html)
+    assert [value for value, _ in panel.results.settings.fields[2]["options"]] == ["", "pupil"], "an earlier answer is nobody's name"
+    panel.results.settings.values = panel.results.settings.values | {"mark": "70"}
+    expected = predict(spoil(students), threshold=70, on_error="report")["p_below"]
+    assert read_table(panel.results.csv.make()[1])["p_below"].dropna().tolist() == expected.dropna().tolist()
+
+
+def test_a_column_of_the_teacher_is_not_overwritten(panel, students):
+    for own in ("problem", "prediction"):
+        panel.drop.receive("7b.csv", csv(students.assign(**{own: "late"})))
+        assert "would overwrite a column" in panel.problems.html and own in panel.problems.html and is_empty(panel)
+    panel.drop.receive("7b.csv", csv(students.assign(problem="late").rename(columns={"gender": "sort"})))
+    panel.columns.values = panel.columns.values | {"gender": "sort"}
+    assert "would overwrite a column" in panel.problems.html and not panel.told.html and hidden(panel.results.widget)
 
 
 def test_mark_level_and_name(panel, students):
@@ -221,6 +273,11 @@ def test_mark_level_and_name(panel, students):
     for wrong in ("", "half", "101", "1e999"):
         panel.results.settings.values = panel.results.settings.values | {"mark": wrong}
         assert panel.results.settings.problems["mark"] == "Please enter a number from 0 to 100." and panel.results.bands.html == bands
+    panel.results.settings.values = panel.results.settings.values | {"mark": "abc", "name": ""}
+    assert panel.results.settings.problems and "Student 1" not in str(panel.results.grid.rows), "names go, whatever stands in the field of the mark"
+    assert panel.results.grid.rows[0][:5] == [1, *rows[0][1:5]], "the last good mark stays"
+    panel.results.settings.values = panel.results.settings.values | {"level": "0.5"}
+    assert panel.results.settings.problems and panel.results.grid.rows[0][2] > rows[0][2] and "five in ten students" in panel.results.grid.caption
     panel.results.settings.values = panel.results.settings.values | {"mark": "62,5", "level": "0.5", "name": ""}
     assert not panel.results.settings.problems and "62.5" in panel.results.bands.html and len(panel.results.grid.rows[0]) == len(rows[0]) - 1
     panel.results.settings.values = {"mark": "62.5", "level": "a client may send anything", "name": "no such column"}
@@ -312,7 +369,8 @@ def test_another_model_gives_another_page(uci, tmp_path, cli):
     table.to_csv(tmp_path / "class.csv", index=False)
     panel.drop.receive("class.csv", (tmp_path / "class.csv").read_bytes())
     assert not panel.problems.html and f"All {len(table)} students were scored" in words(panel.told.html)
-    mark = panel.results.settings.values["mark"]
+    mark, digits = panel.results.settings.values["mark"], panel.results.grid.columns[1]["digits"]
+    assert digits == len(points_text(0, bundle.schema.target).split(".")[1]) == 2, "as one student's answer and its reasons"
     assert float(mark) in bundle.manifest["cutoffs"] and "predicted G3" in panel.results.figure.html.replace("Predicted", "predicted")
     cli("predict", "class.csv", "-o", "scored.csv", "--on-error", "report", "--threshold", mark, "--model", bundle.path)
     assert panel.results.csv.make()[1] == (tmp_path / "scored.csv").read_bytes()

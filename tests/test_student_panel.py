@@ -102,7 +102,7 @@ def asked(case: Case, student: dict[str, str], **options) -> pd.Series:
 
 def test_the_number_is_that_of_predict(case):
     panel, rng = student_panel(case.bundle), np.random.default_rng(11)
-    digits = 1 if case.bundle.schema.target.high >= 10 else 2
+    digits = 1 if case.bundle.schema.target.high == 100 else 2
     for row in rng.permutation(len(case.students))[: size(12, 200)]:
         student = case.students[row]
         panel.student.values = student
@@ -120,11 +120,12 @@ def test_the_same_decimals_as_predict_for_every_level_and_mark(case):
     student = next(one for one in case.students if not asked(case, one)["abstain"])
     panel.student.values = student
     low, high = case.bundle.schema.target.low, case.bundle.schema.target.high
+    digits = 1 if high == 100 else 2
     for text, level in LEVELS.items():
         for mark in np.linspace(low, high, 7):
             panel.question.values = {"mark": f"{mark:.6g}", "level": text}
             known = asked(case, student, level=level, threshold=float(f"{mark:.6g}"))
-            assert f"between {known['lower']:z.1f} and {known['upper']:z.1f}" in panel.answer.html
+            assert f"between {known['lower']:z.{digits}f} and {known['upper']:z.{digits}f}" in panel.answer.html
             assert f"below {mark:.6g}" in panel.answer.html and chance_text(known["p_below"]) in panel.answer.html
 
 
@@ -194,7 +195,9 @@ WRONG = (
     "inf",
     "--",
     "١٢",
-    "1,5",
+    "1,234",
+    "1,5,0",
+    "1.0,5",
     "0x10",
     "=1+1",
     "\x00",
@@ -266,6 +269,10 @@ def test_marks(shipped):
         panel.question.values = {"mark": wrong, "level": "0.9"}
         assert list(panel.question.problems) == ["mark"] and "Chance" not in panel.answer.html and not math.isnan(number_of(panel))
         assert 'class="one-mark"' not in panel.picture.html
+    panel.question.values = {"mark": "60.5", "level": "0.9"}
+    point = panel.answer.html
+    panel.question.values = {"mark": " 60,5", "level": "0.9"}
+    assert panel.question.problems == {} and "below 60.5 points" in panel.answer.html and panel.answer.html == point
     panel.question.values = {"mark": "", "level": "0.95"}
     assert panel.question.problems == {} and "Chance" not in panel.answer.html and "95 % of such students" in panel.answer.html
     panel.question.values = {"mark": f"{target.high:g}", "level": "0.9"}
@@ -282,6 +289,8 @@ def test_the_walk_is_the_explanation(case):
     columns = sorted(case.bundle.schema.features(case.bundle.feature_set), key=lambda c: -abs(explained[c.name]))
     told = words(panel.why.html).replace("\N{MINUS SIGN}", "-")
     assert points_text(explained["base"], target, sign=False) in told and points_text(explained["prediction"], target, sign=False) in told
+    headline = re.search(r'one-number"><b>([^<]+)</b>', panel.answer.html)[1]
+    assert f"Together that is {target.amount(headline)}." in told, "the walk ends with the number that is told, to its last digit"
     largest = [c for c in columns[:MOST] if abs(explained[c.name]) > 0.01]
     assert largest and all(points_text(explained[c.name], target) in told and c.title in told for c in largest)
     places = [float(x) for x in re.findall(r'x="([-\d.]+)%"', panel.why.html)]
@@ -317,6 +326,30 @@ def test_what_if_is_what_if(shipped):
     for one in (student, student | {column.name: other}):
         low, high = predict(one, model=shipped.bundle, level=0.8)[["lower", "upper"]].iloc[0]
         assert f"eight in ten end between {low:.1f} and {high:.1f}" in panel.compared.html
+
+
+def test_a_decimal_comma_is_a_decimal_point(shipped):
+    panel, student = student_panel(shipped.bundle), shipped.students[2]
+    name = next(c.name for c in shipped.bundle.schema.features() if c.is_number)
+    other = next(c for c in shipped.bundle.schema.features() if c.role == "changeable")
+    panel.student.values = student | {name: "72.5"}
+    point = panel.answer.html, panel.picture.html, panel.why.html
+    panel.student.values = student | {name: " 72,5"}
+    assert panel.student.problems == {} and (panel.answer.html, panel.picture.html, panel.why.html) == point
+    panel.changes.values = {other.name: next(text for text in other.categories if text != student[other.name])}
+    assert "one-pair" in panel.compared.html and panel.faults[1].html == ""
+
+
+def test_a_comma_in_a_change_is_the_same_number(shipped):
+    bundle = shipped.bundle
+    name = next(c.name for c in bundle.schema.features() if c.is_number)
+    columns = tuple(replace(c, role="changeable") if c.name == name else c for c in bundle.schema.columns)
+    panel = student_panel(replace(bundle, schema=replace(bundle.schema, columns=columns)))
+    panel.student.values = shipped.students[2] | {name: "72,5"}
+    panel.changes.values = panel.changes.values | {name: "72,50"}
+    assert panel.changes.problems == {} and panel.faults[1].html == ""
+    panel.changes.values = panel.changes.values | {name: "60,5"}
+    assert "one-pair" in panel.compared.html and "60.5" in panel.compared.html and panel.faults[1].html == ""
 
 
 def panel_text(panel: StudentPanel) -> str:

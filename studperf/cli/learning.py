@@ -91,7 +91,7 @@ def _run(args: argparse.Namespace) -> Result:
         raise InputError(f"A parameter cannot be read: {str(error)[:200]}") from None
     run = run_notebook(args.notebook, parameters, out=args.out)
     results, copy = run / "results.json", run / Path(args.notebook).name
-    plain = json.loads(results.read_text()) if results.exists() else {}
+    plain = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
     summary = f"{_summary(plain)}\n" if "leaderboard" in plain else ""
     return plain | {"run": str(run), "notebook": str(copy)}, f"{summary}executed notebook: {copy}"
 

@@ -47,13 +47,13 @@ def keep_page(
                 upstream.place = page.address, page.token
                 while page.process.poll() is None and not stop.wait(0.1):
                     pass
-                upstream.place = None
+                upstream.place, why = None, page.reason
         except Exception as error:
-            log.error("the page cannot be started: %s", type(error).__name__)
+            why = type(error).__name__
         if monotonic() - began > LIVED:
             pause = first
         if not stop.is_set():
-            log.warning("the page has ended; it is started again in %g seconds", pause)
+            log.warning("the page has ended (%s); it is started again in %g seconds", why, pause)
             stop.wait(pause)
         pause = min(2 * pause, LONGEST)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from unicodedata import name
 
 # %% auto #0
 __all__ = ['LONGEST_VALUE', 'SHOWN_PROBLEMS', 'show_value', 'Problem', 'InputError']
@@ -16,12 +17,21 @@ __all__ = ['LONGEST_VALUE', 'SHOWN_PROBLEMS', 'show_value', 'Problem', 'InputErr
 LONGEST_VALUE = 60
 
 
+def _misleads(word: str) -> bool:
+    scripts = {name(letter, "").split(" ")[0] for letter in word if letter.isalpha()}
+    return "LATIN" in scripts and not scripts.isdisjoint({"CYRILLIC", "GREEK"})
+
+
+def _quoted(text: str) -> str:
+    return ascii(text) if not text.isascii() and any(map(_misleads, text.split())) else repr(text)
+
+
 def show_value(
     value: object,  # whatever stood in the cell
 ) -> str:  # at most `LONGEST_VALUE` printable characters
     """The value as a message shows it: quoted, escaped and short."""
     try:
-        text = ascii(value[: LONGEST_VALUE + 1]) if isinstance(value, str) else ascii(value)
+        text = _quoted(value[: LONGEST_VALUE + 1]) if isinstance(value, str) else ascii(value)
     except Exception:  # an object's own repr may fail, and a number may be too long to print
         text = f"<a {type(value).__name__} that cannot be shown>"
     return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."

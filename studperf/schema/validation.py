@@ -89,6 +89,12 @@ def _check_category(values: Sequence, column: Column) -> tuple[np.ndarray, np.nd
     return np.where(wrong, MISSING, codes), missing, wrong
 
 # %% ../../nbs/00_schema/03_validation.ipynb #1d4db82e
+def _with_point(value: object, column: Column) -> str:
+    """What a number with a decimal comma would be; empty: it is none."""
+    pointed = value.strip().replace(",", ".", 1) if column.is_number and isinstance(value, str) and "," in value else ""
+    return pointed if NUMBER.fullmatch(pointed) else ""
+
+
 def _problems(values: Sequence, column: Column, missing: np.ndarray, wrong: np.ndarray) -> Iterable[Problem]:
     refused = missing if column.missing == "refuse" or column.kind == "target" else np.zeros(len(missing), bool)
     known = {name.casefold(): name for name in column.categories}
@@ -99,7 +105,8 @@ def _problems(values: Sequence, column: Column, missing: np.ndarray, wrong: np.n
             continue
         value = value.item() if isinstance(value, np.generic) else value
         close = get_close_matches(category_text(value).casefold(), known, n=1) if known else []
-        hint = f" (did you mean {show_value(known[close[0]])}?)" if close else ""
+        meant = show_value(known[close[0]]) if close else _with_point(value, column)
+        hint = f" (did you mean {meant}?)" if meant else ""
         yield Problem(column.expected + hint, row=row, column=column.name, value=value)
 
 # %% ../../nbs/00_schema/03_validation.ipynb #80fd5244

@@ -19,7 +19,7 @@ from typing import Any
 from .problems import InputError, Problem
 
 # %% auto #0
-__all__ = ['MOST_MEMORY', 'MOST_SECONDS', 'is_workbook', 'serve', 'read_workbook', 'workbook_sheets']
+__all__ = ['MOST_MEMORY', 'MOST_SECONDS', 'is_workbook', 'serve', 'own_python', 'read_workbook', 'workbook_sheets']
 
 # %% ../../nbs/00_schema/08_workbooks.ipynb #385be72f
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
@@ -59,6 +59,14 @@ def serve() -> None:
     print(json.dumps(told))
 
 # %% ../../nbs/00_schema/08_workbooks.ipynb #0597b876
+def own_python(
+    *arguments: str,  # of the interpreter
+) -> tuple[list[str], dict[str, str]]:  # command and environment, for `subprocess`
+    """How to run this Python once more, with the same packages and nothing from the current folder."""
+    paths = [str(Path(find_spec("studperf").origin).parents[1]), *filter(None, sys.path)]
+    return [sys.executable, "-P", *arguments], {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+# %% ../../nbs/00_schema/08_workbooks.ipynb #bf24b2a0
 def _ask(what: str, content: bytes, name: str, sheet: str | None = None) -> Any:
     import_module("python_calamine")  # ModuleNotFoundError here, where it can be told
     started, told = _served(json.dumps([what, name, sheet]).encode() + b"\n" + content).partition(b"\n")[::2]
@@ -73,16 +81,15 @@ def _ask(what: str, content: bytes, name: str, sheet: str | None = None) -> Any:
 
 
 def _served(request: bytes) -> bytes:
-    paths = [str(Path(find_spec("studperf").origin).parents[1]), *filter(None, sys.path)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"}
-    command = [sys.executable, "-P", "-c", "from studperf.schema.workbooks import serve; serve()"]
+    command, environment = own_python("-c", "from studperf.schema.workbooks import serve; serve()")
+    environment["OPENBLAS_NUM_THREADS"] = "1"
     try:
         done = subprocess.run(command, input=request, capture_output=True, timeout=2 * MOST_SECONDS, env=environment, check=False)
     except subprocess.TimeoutExpired:
         return b"started\n"
     return done.stdout if done.returncode == 0 else done.stdout.split(b"\n")[0] + b"\n"
 
-# %% ../../nbs/00_schema/08_workbooks.ipynb #a6e1d345
+# %% ../../nbs/00_schema/08_workbooks.ipynb #9c5720d6
 def read_workbook(
     content: bytes,  # of an .xlsx, .xls, .xlsb or .ods file
     *,

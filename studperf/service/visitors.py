@@ -26,7 +26,7 @@ PAGE, ROUTE = "/app/", SimpleNamespace(path="/app")  # and how metrics and trace
 _KERNEL = "api/kernels/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _PARTS = {
     "page": ("GET", re.compile("")),
-    "file": ("GET, HEAD", re.compile(r"voila/(?:static|templates|labextensions|api/themes)/(?!.*\.\.)(?:[A-Za-z0-9_@.+/-]|%40)+")),
+    "file": ("GET, HEAD", re.compile(r"voila/(?:static|templates/\w+/\w+|labextensions|api/themes)/(?!.*\.\.)(?:[A-Za-z0-9_@.+/-]|%40)+")),
     "kernel": ("GET", re.compile(_KERNEL)),
     "socket": ("GET", re.compile(f"{_KERNEL}/channels")),
     "goodbye": ("POST", re.compile(_KERNEL.replace("api/kernels", "voila/api/shutdown"))),

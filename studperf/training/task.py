@@ -46,6 +46,7 @@ class Task:
     seed: int
     source: str  # what the table is called; for the run folder, not for the bundle
     table: pd.DataFrame  # the good rows under the schema's names, indexed by position
+    known: pd.DataFrame  # the same rows in every column that the schema knows, also where the model does not see it
     protected: pd.DataFrame  # group of every row in the table by each protected column, also where the model does not see it
     groups: np.ndarray | None = None  # (n,) of every row in the table, where the schema names a group
 
@@ -91,7 +92,7 @@ class Task:
 
     def facts(self) -> dict:
         """What the bundle says about the data: counts and a fingerprint, no name and no row."""
-        digest = sha256(self.table.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
+        digest = sha256(self.known.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
         counts = {"rows": len(self.table), "n_train": len(self.train_rows), "n_test": len(self.test_rows)}
         return {**counts, "refused": int((~self.checked.good).sum()), "sha256": digest}
 
@@ -121,7 +122,14 @@ def prepare(
     log.info("%s: %d rows to learn from, %d put away; target %s, feature set %s%s", source.name, len(train), len(test), schema.target.name,
              feature_set, f"; ignored {', '.join(ignored)}" if ignored else "")  # fmt: skip
     protected = groups_of_table(source.table, schema).reset_index(drop=True)
-    return Task(schema, feature_set, checked, good[train], good[test], seed, source.name, checked.frame(), protected, groups)
+    known = _known(source.table, schema, checked)
+    return Task(schema, feature_set, checked, good[train], good[test], seed, source.name, checked.frame(), known, protected, groups)
+
+
+def _known(table: pd.DataFrame, schema: Schema, checked: Checked) -> pd.DataFrame:
+    keys = [header_key(header) for header in table.columns]
+    once = tuple(c for c in schema.columns if c.kind == "target" or sum(key in c.header_keys for key in keys) == 1)
+    return replace(validate(table, replace(schema, columns=once), target=True, on_error="report"), good=checked.good).frame()
 
 
 def _divide(n: int, groups: np.ndarray | None, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,12 +9,16 @@ import os
 import secrets
 import subprocess
 import sys
+import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from ..prediction import find_model
+from ..schema.workbooks import own_python
 from .server import free_port
 
 # %% auto #0
@@ -28,6 +32,19 @@ class PageProcess:
     address: str  # http://127.0.0.1:PORT/base/
     token: str = field(repr=False)
     process: subprocess.Popen = field(repr=False)
+    said: deque[str] = field(repr=False)  # the last lines that it wrote for a person
+
+    @property
+    def reason(self) -> str:
+        """Why it ended, as far as that is known."""
+        return f"exit code {self.process.poll()}{f': {self.said[-1].strip()}' if self.said else ''}"
+
+
+def _listen(lines: IO[str], said: deque[str]) -> None:
+    for line in lines:
+        said.append(line[:500])
+        if os.environ.get("STUDPERF_DEBUG"):
+            sys.stderr.write(line)
 
 
 @contextmanager
@@ -40,12 +57,12 @@ def page_process(
     """A page for as long as the block runs; it takes a second or two until it answers."""
     port, token = port or free_port(), secrets.token_urlsafe(24)
     options = {"--port": str(port), "--base-url": base_url, "--model": str(find_model(model).absolute())}
-    command = [sys.executable, "-m", "studperf", "app", "--no-browser", *(word for pair in options.items() for word in pair)]
-    own = {"STUDPERF_APP_TOKEN": token, "STUDPERF_APP_PARENT": str(os.getpid())}
-    quiet = None if os.environ.get("STUDPERF_DEBUG") else subprocess.DEVNULL
-    child = subprocess.Popen(command, env=os.environ | own, stdout=subprocess.DEVNULL, stderr=quiet)
+    command, environment = own_python("-m", "studperf", "app", "--no-browser", *(word for pair in options.items() for word in pair))
+    own, said = {"STUDPERF_APP_TOKEN": token, "STUDPERF_APP_PARENT": str(os.getpid())}, deque(maxlen=20)
+    child = subprocess.Popen(command, env=environment | own, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace")
+    threading.Thread(target=_listen, args=(child.stderr, said), daemon=True).start()
     try:
-        yield PageProcess(f"http://127.0.0.1:{port}{base_url}", token, child)
+        yield PageProcess(f"http://127.0.0.1:{port}{base_url}", token, child, said)
     finally:
         child.terminate()
         try:

@@ -66,6 +66,7 @@ class Drop(anywidget.AnyWidget):
     ):
         super().__init__(label=label, accept=accept, most=most)
         self._taken: list[Callable[[str, bytes], None]] = []
+        self._number: Any = None  # of the file: a newer one may come at any time
         self._name, self._size, self._content = "", -1, bytearray()
         self.on_msg(self._hear)
 
@@ -89,6 +90,9 @@ class Drop(anywidget.AnyWidget):
         kind, size = content.get("kind"), content.get("size")
         if kind == "begin" and isinstance(size, int) and 0 <= size <= self.most:
             self._name, self._size, self._content = str(content.get("name"))[:200], size, bytearray()
+            self._number = content.get("number")
+        elif kind == "piece" and content.get("number") != self._number:
+            return  # of an older file
         elif kind == "piece" and self._size >= 0 and content.get("at") == len(self._content) and buffers:
             self._content += buffers[0]
         else:
@@ -97,12 +101,12 @@ class Drop(anywidget.AnyWidget):
 
     def _go_on(self) -> None:
         if len(self._content) < self._size:
-            return self.send({"kind": "next", "at": len(self._content)})
+            return self.send({"kind": "next", "number": self._number, "at": len(self._content)})
         name, content, whole = self._name, bytes(self._content), len(self._content) == self._size
         self._forget()
         if whole:
             self.receive(name, content)
-        self.send({"kind": "done"})
+        self.send({"kind": "done", "number": self._number})
 
     def _forget(self) -> None:
         self._name, self._size, self._content = "", -1, bytearray()

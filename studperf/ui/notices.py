@@ -51,6 +51,9 @@ def _ignored(students: ClassList) -> list[str]:
     names = [match.header for match in match_columns(students.checked.ignored, [target])]
     rest = [show_value(header) for header in students.checked.ignored if header not in names]
     shown = ", ".join(rest[:8]) + (f" and {len(rest) - 8:,} more" if len(rest) > 8 else "")
+    if students.earlier:
+        old = ", ".join(map(show_value, students.earlier))
+        notes.append(f"The file holds answers of an earlier scoring ({old}): they were not used, and new ones replace them in the download.")
     return notes + ([f"The model does not use {shown}; {'it is' if len(rest) == 1 else 'they are'} kept in the download."] if rest else [])
 
 # %% ../../nbs/16_ui/14_notices.ipynb #65c76066
@@ -91,7 +94,7 @@ def class_headline(
     students, unsure = scored.students, int((scored.keys == "unsure").sum())
     notes = [f"{_count(unsure, 'student is', 'students are')} unlike those that the model learned from: do not rely on the number."] if unsure else []
     told = "".join(f"<li>{escape(note)}</li>" for note in notes + _ignored(students))
-    head = f'<h3><span class="class-file">{escape(students.name)}</span> {_headline(students.checked)}</h3>'
+    head = f'<h3><span class="class-file">{escape(students.title)}</span> {_headline(students.checked)}</h3>'
     return Html(f"{head}{f'<ul>{told}</ul>' if told else ''}{_formulas(students.table)}")
 
 # %% ../../nbs/16_ui/14_notices.ipynb #a3d71f4c
@@ -107,7 +110,7 @@ def bad_rows_html(
     if not lines:
         return Html("")
     title = f'<h3 id="class-bad" tabindex="-1">{_count(len(by_row), "row was", "rows were")} not scored</h3>'
-    lead = '<p class="sp-quiet">Rows are counted from 1 below the header; in a spreadsheet they stand one line lower.</p>'
+    lead = '<p class="sp-quiet">Row 1 stands right below the header, wherever that is; in a CSV file, wholly empty lines are not counted.</p>'
     more = f"<p>These are the first {MOST_LISTED} of {len(lines):,} reasons; all of them are in the download.</p>" if len(lines) > MOST_LISTED else ""
     return Html(f"{title}{lead}{_bad_table(lines[:MOST_LISTED], titles)}{more}")
 

@@ -37,7 +37,7 @@ __all__ = ['log', 'CAUTION', 'FICTIONAL', 'PANELS', 'is_fictional', 'heading_htm
 @cache
 def _sample() -> str:
     manifest = files("studperf") / "data" / "production" / "manifest.json"
-    return json.loads(manifest.read_text())["data"]["sha256"]
+    return json.loads(manifest.read_text(encoding="utf-8"))["data"]["sha256"]
 
 
 def is_fictional(

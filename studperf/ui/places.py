@@ -92,4 +92,9 @@ def counted_kernels(
             await super().shutdown_kernel(kernel_id, *args, **options)
             asyncio.get_running_loop().call_later(2, gc.collect)
 
+        def remove_kernel(self, kernel_id: str) -> Any:
+            self.seen.discard(kernel_id)
+            places.leave(kernel_id)  # also of a kernel that died, which nobody shuts down
+            return super().remove_kernel(kernel_id)
+
     return Kernels

@@ -14,7 +14,7 @@ import numpy as np
 from ..schema import Column, InputError, Problem, header_key, show_value, validate
 from ..schema.pages import Html
 from .answers import default_mark
-from .entries import level_field, mark_schema
+from .entries import level_field, mark_schema, with_point
 from .fields import Field, field_of
 from .lists import Match
 from .register import ClassList
@@ -73,7 +73,7 @@ def read_mark(
     target: Column,
 ) -> float:  # in the unit of the target
     """The mark that a teacher typed; `InputError` says what it has to be."""
-    checked = validate({"mark": text.strip().replace(",", ".")}, mark_schema(target), on_error="report")
+    checked = validate({"mark": with_point(text)}, mark_schema(target), on_error="report")
     mark = float(checked.columns["mark"][0])
     if not (checked.good.all() and np.isfinite(mark)):
         raise InputError(f"Please enter {target.expected}.", [Problem(target.expected, column="mark", value=text)])

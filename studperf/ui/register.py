@@ -5,7 +5,8 @@
 # %% ../../nbs/16_ui/13_register.ipynb #97f13d9e
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING
@@ -13,12 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..artifact import Bundle
-from ..explanation.words import digits_of, level_words
+from ..explanation.words import level_words
 from ..prediction import scored_table
 from ..schema import Checked, InputError, Problem, header_key, show_value, validate
 from ..schema.files import table_bytes
 from .bands import BANDS, band_keys
 from .grid import GridColumn
+from .scale import amount
 from ..uncertainty.conformal import check_level, check_threshold
 
 if TYPE_CHECKING:
@@ -36,6 +38,13 @@ class ClassList:
     table: pd.DataFrame  # as it stands in the file, under the headers of `rename_columns`
     checked: Checked
     bundle: Bundle
+    sheet: str = ""  # of a workbook with several
+    earlier: tuple[str, ...] = ()  # columns of an earlier scoring, which were in the file and are not in the table
+
+    @property
+    def title(self) -> str:
+        """What the page calls it."""
+        return f"{self.name}, sheet {self.sheet}" if self.sheet else self.name
 
     def answers(
         self,
@@ -59,15 +68,26 @@ class ClassList:
         return f"ClassList({self.name!r}: {self.checked!r})"
 
 # %% ../../nbs/16_ui/13_register.ipynb #3532838e
+_ANSWERS = ("prediction", "lower", "upper", "p_below", "abstain", "abstain_reason", "problem")
+
+
+def _earlier(table: pd.DataFrame, needed: Collection[str]) -> tuple[str, ...]:
+    there = tuple(name for name in _ANSWERS if name in table and name not in needed)
+    return there if there[:3] == _ANSWERS[:3] else ()
+
+
 def check_class(
     table: pd.DataFrame,  # from `read_class`, with headers from `rename_columns`
     bundle: Bundle,  # whose schema says what a student is
     *,
     name: str = "class.csv",  # of the file
+    sheet: str = "",  # of a workbook with several
 ) -> ClassList:
     """Check the rows of a class list; bad ones are set aside, and `InputError` says when the columns cannot be used."""
+    earlier = _earlier(table, {column.name for column in bundle.schema.features(bundle.feature_set)})
+    table = table.drop(columns=list(earlier))
     checked = validate(table, bundle.schema, feature_set=bundle.feature_set, on_error="report")
-    found = ClassList(name, table, checked, bundle)
+    found = ClassList(name, table, checked, bundle, sheet, earlier)
     scored_table(table.head(1), found.answers(threshold=0.0).head(1))
     return found
 
@@ -121,7 +141,7 @@ def _as_one(problems: list[Problem], needed: int) -> list[Problem]:
 # %% ../../nbs/16_ui/13_register.ipynb #36b5d595
 def _columns(scored: ScoredClass, name: str) -> list[GridColumn]:
     target = scored.students.bundle.schema.target
-    number = {"number": True, "digits": digits_of(target)}
+    number = {"number": True, "digits": len(amount(0.0, target, unit=False).partition(".")[2])}
     range_help = f"{level_words(scored.level)} such students end between the two"
     row = GridColumn("Row", number=True, help="Counted from 1 below the header of the file")
     who = GridColumn("Student", help=f"From the column {show_value(name)} of the file")
@@ -175,7 +195,9 @@ def table_file(
     table: pd.DataFrame,  # from `scored_table`
     name: str,  # of the file that came
     *,
+    sheet: str = "",  # of a workbook with several
     suffix: str = ".csv",  # or .xlsx
 ) -> tuple[str, bytes]:  # a file name and a file's content
     """A scored class as a file: the bytes that the command line would write."""
-    return f"{PurePath(name).stem or 'class'}-scored{suffix}", table_bytes(table, suffix)
+    safe = re.sub(r"[\W_]+", "-", sheet[:40]).strip("-")
+    return "-".join(filter(None, (PurePath(name).stem or "class", safe, "scored"))) + suffix, table_bytes(table, suffix)

@@ -107,15 +107,14 @@ def _paint(results: Results) -> None:
     results.groups.html = groups_html(summarise(results.memory.groups, predicted, scored.keys), scored.mark, target)
     name = results.settings.values.get("name", "")
     columns, rows = class_rows(scored, name=name if name in scored.students.table else "")
-    results.grid.caption = f"{scored.students.name}, {level_students(scored.level).lower()} inside the range"
+    results.grid.caption = f"{scored.students.title}, {level_students(scored.level).lower()} inside the range"
     results.grid.show(columns, rows)
     show(results.widget, True)
 
 
-def _score(results: Results, students: ClassList) -> None:
-    memory, values = results.memory, results.settings.values
-    old, mark = memory.scored, read_mark(values["mark"], results.bundle.schema.target)
-    memory.scored = score_class(students, mark=mark, level=LEVELS.get(values["level"], 0.9))
+def _score(results: Results, students: ClassList, mark: float) -> None:
+    memory, old = results.memory, results.memory.scored
+    memory.scored = score_class(students, mark=mark, level=LEVELS.get(results.settings.values["level"], 0.9))
     if old is None or old.students is not students:
         memory.groups = find_groups(students.table, results.bundle.schema, memory.scored.counted)
     _paint(results)
@@ -123,16 +122,16 @@ def _score(results: Results, students: ClassList) -> None:
 
 # %% ../../nbs/16_ui/16_results.ipynb #7873354b
 def _set(results: Results) -> None:
+    settings, shown = results.settings, results.memory.scored
     if results.memory.own:
         return
+    mark = shown.mark if shown else 0.0
     try:
-        read_mark(results.settings.values["mark"], results.bundle.schema.target)
-        results.settings.problems = {}
+        mark, settings.problems = read_mark(settings.values["mark"], results.bundle.schema.target), {}
     except InputError as error:
-        results.settings.problems = {"mark": error.headline}
-        return
-    if results.memory.scored:
-        _score(results, results.memory.scored.students)
+        settings.problems = {"mark": error.headline}
+    if shown:
+        _score(results, shown.students, mark)
 
 # %% ../../nbs/16_ui/16_results.ipynb #3d3feb97
 def show_class(
@@ -145,7 +144,7 @@ def show_class(
     values = results.settings.values
     values = {**values, "mark": first_mark(values["mark"], students), "name": first}
     fill_fields(results.memory, results.settings, settings_fields(results.bundle.schema.target, names), values)
-    _score(results, students)
+    _score(results, students, read_mark(values["mark"], results.bundle.schema.target))
     results.bad.html = bad_rows_html(students)
 
 # %% ../../nbs/16_ui/16_results.ipynb #0638086a
@@ -153,7 +152,7 @@ def _file(results: Results, suffix: str) -> tuple[str, bytes]:
     scored = results.memory.scored
     if not scored:
         raise InputError("There is no class to be downloaded")
-    return table_file(scored.table, scored.students.name, suffix=suffix)
+    return table_file(scored.table, scored.students.name, sheet=scored.students.sheet, suffix=suffix)
 
 # %% ../../nbs/16_ui/16_results.ipynb #515ec69a
 def clear_class(

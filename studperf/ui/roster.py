@@ -35,6 +35,7 @@ class ClassFile:
 
     name: str = ""
     content: bytes = b""  # empty: there is none
+    sheet: str = ""  # that was chosen
     table: pd.DataFrame | None = None  # None: it was not read yet
 
 
@@ -88,16 +89,25 @@ def _arranged(bundle: Bundle, its: Mapping[str, DOMWidget], results: VBox) -> VB
     return stack(View(class_intro(bundle)), *above, columns, results, name="class")
 
 # %% ../../nbs/16_ui/17_roster.ipynb #1acd0f60
-def _forget(panel: RosterPanel) -> None:
-    results, file = panel.results, panel.file
+def _forget_table(panel: RosterPanel) -> None:
+    results = panel.results
     clear_class(results)
-    file.name, file.content, file.table = "", b"", None
-    panel.told.html = panel.found.html = panel.drop.message = ""
-    for fields in (panel.sheet, panel.columns):
-        fill_fields(results.memory, fields, [], {})
-        show(fields, False)
+    panel.file.table, panel.file.sheet = None, ""
+    panel.told.html = panel.found.html = ""
+    _no_fields(panel, panel.columns)
     show(panel.turn, False)
     fill_fields(results.memory, results.settings, settings_fields(panel.bundle.schema.target), results.settings.values)
+
+
+def _forget(panel: RosterPanel) -> None:
+    _forget_table(panel)
+    _no_fields(panel, panel.sheet)
+    panel.file.name, panel.file.content, panel.drop.message = "", b"", ""
+
+
+def _no_fields(panel: RosterPanel, fields: Fields) -> None:
+    fill_fields(panel.results.memory, fields, [], {})
+    show(fields, False)
 
 # %% ../../nbs/16_ui/17_roster.ipynb #d39560d4
 def _match(panel: RosterPanel, matches: Sequence[Match]) -> None:
@@ -108,7 +118,7 @@ def _match(panel: RosterPanel, matches: Sequence[Match]) -> None:
         panel.told.html = Html(f"<p><b>{escape(file.name)}</b> has {len(file.table):,} row{'s' * (len(file.table) != 1)}.</p>")
         return
     _progress(panel, "Checking the rows of")
-    students = check_class(rename_columns(file.table, matches), panel.bundle, name=file.name)
+    students = check_class(rename_columns(file.table, matches), panel.bundle, name=file.name, sheet=file.sheet)
     _progress(panel, "Scoring")
     show_class(panel.results, students)
     panel.told.html = class_headline(panel.results.memory.scored)
@@ -123,12 +133,16 @@ def _choose_columns(panel: RosterPanel) -> None:
         return
     clear_class(panel.results)
     needed = panel.bundle.schema.features(panel.bundle.feature_set)
-    _match(panel, match_columns(list(map(str, panel.file.table.columns)), needed, chosen=panel.columns.values))
+    try:
+        _match(panel, match_columns(list(map(str, panel.file.table.columns)), needed, chosen=panel.columns.values))
+    except BaseException:
+        panel.told.html = ""
+        raise
 
 # %% ../../nbs/16_ui/17_roster.ipynb #e8452191
-def _read(panel: RosterPanel, sheet: str | None = None) -> None:
+def _read(panel: RosterPanel) -> None:
     file = panel.file
-    file.table = read_class(file.content, name=file.name, sheet=sheet)
+    file.table = read_class(file.content, name=file.name, sheet=file.sheet or None)
     headers = list(map(str, file.table.columns))
     matches = match_columns(headers, panel.bundle.schema.features(panel.bundle.feature_set))
     values = {match.column.name: match.header for match in matches}
@@ -144,19 +158,31 @@ def _turn(panel: RosterPanel, to: bool) -> None:
     panel.turn.label = "Hide the columns" if to else "Show the columns"
 
 # %% ../../nbs/16_ui/17_roster.ipynb #4141f4ab
-def _ask_for_sheet(panel: RosterPanel, sheets: Sequence[str]) -> None:
+def _offer_sheets(panel: RosterPanel, sheets: Sequence[str]) -> None:
     fill_fields(panel.results.memory, panel.sheet, [choice_field("sheet", "Sheet with the class", sheets)], {})
     show(panel.sheet, True)
-    panel.told.html = Html(f"<p><b>{escape(panel.file.name)}</b> has {len(sheets)} sheets that are filled. Which one holds the class?</p>")
+    _ask_for_sheet(panel)
+
+
+def _ask_for_sheet(panel: RosterPanel) -> None:
+    n = len(panel.sheet.fields[0]["options"]) - 1
+    panel.told.html = Html(f"<p><b>{escape(panel.file.name)}</b> has {n} sheets that are filled. Which one holds the class?</p>")
 
 
 def _choose_sheet(panel: RosterPanel) -> None:
     if panel.results.memory.own or not panel.file.content:
         return
-    clear_class(panel.results)
-    if sheet := panel.sheet.values["sheet"]:
+    _forget_table(panel)
+    panel.file.sheet = panel.sheet.values["sheet"]
+    if not panel.file.sheet:
+        return _ask_for_sheet(panel)
+    try:
         _progress(panel, "Reading")
-        _read(panel, sheet)
+        _read(panel)
+    except BaseException:
+        _forget_table(panel)
+        _ask_for_sheet(panel)
+        raise
 
 # %% ../../nbs/16_ui/17_roster.ipynb #9116ecfd
 def _take(panel: RosterPanel, name: str, content: bytes) -> None:
@@ -166,7 +192,7 @@ def _take(panel: RosterPanel, name: str, content: bytes) -> None:
         _progress(panel, "Reading")
         sheets = filled_sheets(content, name=name)
         if len(sheets) > 1:
-            return _ask_for_sheet(panel, sheets)
+            return _offer_sheets(panel, sheets)
         _read(panel)
     except BaseException:
         _forget(panel)

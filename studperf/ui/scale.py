@@ -5,15 +5,16 @@
 # %% ../../nbs/16_ui/04_scale.ipynb #e17c6221
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from html import escape
+from math import ceil, floor, log10
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..explanation.words import digits_of, level_words
+from ..explanation.words import level_words, points_text
 from ..schema import Column, InputError, Problem
 from ..schema.pages import Html
 
@@ -32,8 +33,7 @@ def amount(
     unit: bool = True,  # is it said?
 ) -> str:
     """A number of the target's scale as a person reads it."""
-    text = f"{number:z.{digits_of(target)}f}"
-    return target.amount(text) if unit else text
+    return points_text(number, target if unit else replace(target, unit=""), sign=False)
 
 # %% ../../nbs/16_ui/04_scale.ipynb #2a8686b0
 @dataclass(frozen=True, eq=False)  # told apart by identity: an outline is drawn once
@@ -118,7 +118,13 @@ def ends_of(
     room = 0.05 * (max(known) - min(known)) or 1.0
     low = min(known) - room if target.low is None else float(target.low)
     high = max(known) + room if target.high is None else float(target.high)
-    return low, high if high > low else low + 1.0
+    high = high if high > low else low + 1.0
+    step = 10.0 ** (floor(log10(high - low)) - 1)
+    return (_even(floor, low, step) if target.low is None else low), (_even(ceil, high, step) if target.high is None else high)
+
+
+def _even(rounded: Callable[[float], int], end: float, step: float) -> float:
+    return float(f"{rounded(end / step) * step:.12g}")  # without the last digits of a binary fraction
 
 # %% ../../nbs/16_ui/04_scale.ipynb #4dfac078
 @dataclass(frozen=True)
@@ -148,6 +154,10 @@ class Reading:
         return float(np.clip(100 * (number - low) / (high - low), 0, 100))
 
 # %% ../../nbs/16_ui/04_scale.ipynb #c1a1a6ee
+def _end_texts(reading: Reading) -> list[str]:
+    return [f"{float(amount(end, reading.target, unit=False)):.6g}" for end in reading.ends]
+
+
 def _of_others(reading: Reading) -> str:
     quarter, half, most = (amount(reading.reference.at(share), reading.target, unit=False) for share in (0.25, 0.5, 0.75))
     return f" Half of {who(reading.reference)} lie between {quarter} and {most}, their middle is {half}."
@@ -158,7 +168,7 @@ def scale_sentence(
 ) -> str:
     """The whole picture in words."""
     target = reading.target
-    low, high = (f"{end:.6g}" for end in reading.ends)
+    low, high = _end_texts(reading)
     told = f"{target.title} on a scale from {low} to {target.amount(high)}: predicted {amount(reading.value, target, unit=False)}"
     told += f", before {amount(reading.before, target, unit=False)}" if reading.before is not None else ""
     if reading.interval:
@@ -207,7 +217,7 @@ def _ends_row(reading: Reading) -> str:
 
 
 def _last_row(reading: Reading) -> str:
-    low, high = (f"{end:.6g}" for end in reading.ends)
+    low, high = _end_texts(reading)
     mark = ""
     if reading.mark is not None:
         mark = f'<span class="one-marked" style="--x:{reading.place(reading.mark):.2f}%">mark {reading.mark:.6g}</span>'

@@ -5,10 +5,16 @@
 # %% ../../nbs/16_ui/24_server.ipynb #f01d4be5
 from __future__ import annotations
 
+import asyncio
+import html
+import logging
 import os
+import signal
 import sys
+import tempfile
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.resources import files
 from importlib.util import find_spec
@@ -17,14 +23,15 @@ from socket import AF_INET, AF_INET6, SO_REUSEADDR, SOL_SOCKET, socket
 from typing import Any
 
 from ..prediction import find_model
-from ..schema import InputError
+from ..schema import InputError, Problem, is_there
 from .places import Places, counted_kernels
 from .settings import PageSettings, page_config
 
 # %% auto #0
-__all__ = ['PACKAGES', 'need', 'free_port', 'serve_page']
+__all__ = ['log', 'MOST_SECONDS', 'PACKAGES', 'need', 'free_port', 'serve_page']
 
 # %% ../../nbs/16_ui/24_server.ipynb #80fe613e
+log = logging.getLogger(__name__)
 _BUSY = (
     '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     '<meta http-equiv="refresh" content="20"><title>studperf: busy</title><style>:root{color-scheme:light dark}'
@@ -33,7 +40,15 @@ _BUSY = (
 )
 
 
+_FAILED = (
+    '<style>#loading{display:none}</style><meta http-equiv="refresh" content="20"><p role="alert">The page could not be started. '
+    "It tries again in 20 seconds; the reason stands in the log of its server.</p>"
+)
+MOST_SECONDS = 120  # until the notebook has run
+
+
 def _page_handler(places: Places) -> type:
+    from tornado.iostream import StreamClosedError
     from tornado.web import HTTPError, authenticated
     from voila.tornado.handler import TornadoVoilaHandler
 
@@ -50,7 +65,15 @@ def _page_handler(places: Places) -> type:
                 self.set_header("Retry-After", "20")
                 return self.finish(_BUSY)
             try:
-                await super().get(path)
+                async with asyncio.timeout(MOST_SECONDS):
+                    await super().get(path)
+            except StreamClosedError:
+                pass  # the visitor has gone
+            except Exception as error:
+                log.error("a page could not be made: %s: %s", type(error).__name__, error)
+                if not self._headers_written:
+                    self.set_status(503)
+                self.finish(_FAILED)
             finally:
                 places.arrived()
 
@@ -59,11 +82,11 @@ def _page_handler(places: Places) -> type:
 
 def _closed_handler() -> type:
     from jupyter_server.base.handlers import JupyterHandler
-    from tornado.web import HTTPError
 
     class Closed(JupyterHandler):
         async def prepare(self) -> None:
-            raise HTTPError(404)
+            self.set_status(404)
+            self.finish()
 
     return Closed
 
@@ -82,6 +105,8 @@ def _page_app(settings: PageSettings, told: Callable[[str], None], browser: bool
             return []  # no other "python3" than the one that runs this
 
     class Page(Voila):
+        stopping = False
+
         def load_config_file(self, *_: Any, **__: Any) -> None:
             """Nothing is read from the folder, the home folder or the environment."""
 
@@ -101,13 +126,18 @@ def _page_app(settings: PageSettings, told: Callable[[str], None], browser: bool
         def init_handlers(self) -> list:
             ours, closed = _page_handler(places), _closed_handler()
             usual = [tuple(ours if part is TornadoVoilaHandler else part for part in handler) for handler in super().init_handlers()]
-            return [(r".*(\.\.|%2[eEfF]|%5[cC]).*", closed), *usual]
+            return [(r".*(\.\.|%2[eEfF]|%5[cC]).*", closed), (r".*/voila/templates/[^/]*(/[^/]*)?", closed), *usual]
+
+        def _handle_signal_stop(self, *_: Any) -> None:
+            self.stopping = True
+            super()._handle_signal_stop(*_)
 
         def launch_browser(self) -> None:
-            told(_welcome(settings))
             if browser:
-                webbrowser.open(_address(settings))
-            if parent:  # a service that was killed cannot stop its page
+                webbrowser.open(_way_in(settings))
+            if not parent:
+                told(_welcome(settings))
+            else:  # a service that was killed cannot stop its page
                 loop = IOLoop.current()
                 PeriodicCallback(lambda: None if os.getppid() == parent else loop.stop(), 1000).start()
 
@@ -120,6 +150,16 @@ def _page_app(settings: PageSettings, told: Callable[[str], None], browser: bool
 def _address(settings: PageSettings) -> str:
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, f"[{settings.host}]" if ":" in settings.host else settings.host)
     return f"http://{host}:{settings.port}{settings.base_url}{f'?token={settings.token}' if settings.token else ''}"
+
+
+def _way_in(settings: PageSettings) -> str:
+    """What a browser is told to open: with a token a file that only its owner can read, because everybody can read the arguments of a program."""
+    if not settings.token:
+        return _address(settings)
+    descriptor, path = tempfile.mkstemp(suffix=".html")
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(f'<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={html.escape(_address(settings))}">')
+    return Path(path).as_uri()
 
 
 def _welcome(settings: PageSettings) -> str:
@@ -139,7 +179,20 @@ def need(
 
 # %% ../../nbs/16_ui/24_server.ipynb #31f27959
 def _kept(environ: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environ.items() if not name.startswith("STUDPERF_")}
+    return {name: value for name, value in environ.items() if not name.startswith("STUDPERF_") and name != "PYTHONSTARTUP"}
+
+
+@contextmanager
+def _surroundings(model: Path) -> Iterator[None]:
+    with tempfile.TemporaryDirectory(prefix="studperf-", ignore_cleanup_errors=True) as folder:
+        paths = [str(files("studperf") / "data" / "jupyter"), *filter(None, [os.environ.get("JUPYTER_PATH")])]
+        own = {name: str(Path(folder) / name.lower()) for name in ("IPYTHONDIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")}
+        own |= {"STUDPERF_MODEL": str(model), "JUPYTER_PATH": os.pathsep.join(paths), "JUPYTER_NO_CONFIG": "1", "TMPDIR": folder}
+        kept = _kept(dict(os.environ))
+        os.environ.clear()
+        os.environ.update(kept | own)
+        tempfile.tempdir = folder
+        yield
 
 
 def free_port() -> int:  # on 127.0.0.1
@@ -159,6 +212,13 @@ def _port_is_free(settings: PageSettings) -> None:
             raise InputError(f"The page cannot listen on {where}: {error.strerror}") from None
 
 
+def _bundle(model: str | Path | None) -> Path:
+    folder = find_model(model).absolute()
+    if not is_there(folder / "manifest.json"):
+        raise InputError("There is no such model", [Problem("the folder of a bundle, with its manifest.json", value=str(model))])
+    return folder
+
+
 def serve_page(
     settings: PageSettings | None = None,  # as they come: port 8866, this machine only
     *,
@@ -168,14 +228,17 @@ def serve_page(
 ) -> None:
     """Serve the page until told to stop; `InputError` when there is no such model, or the port is taken."""
     need(*PACKAGES)
-    folder, parent = find_model(model).absolute(), int(os.environ.get("STUDPERF_APP_PARENT", "0"))
+    folder, parent = _bundle(model), int(os.environ.get("STUDPERF_APP_PARENT", "0"))
     settings = settings or PageSettings()
     settings = replace(settings, port=settings.port or free_port())
     _port_is_free(settings)
-    paths = [str(files("studperf") / "data" / "jupyter"), *filter(None, [os.environ.get("JUPYTER_PATH")])]
-    kept = _kept(dict(os.environ))
-    os.environ.clear()
-    os.environ.update(kept | {"STUDPERF_MODEL": str(folder), "JUPYTER_PATH": os.pathsep.join(paths), "JUPYTER_NO_CONFIG": "1"})
-    app = _page_app(settings, told, browser, parent)
-    app.initialize([str(files("studperf") / "data" / "app" / "predict.ipynb")])
-    app.start()
+    with _surroundings(folder):
+        app = _page_app(settings, told, browser, parent)
+        app.initialize([str(files("studperf") / "data" / "app" / "predict.ipynb")])
+        signal.signal(getattr(signal, "SIGHUP", signal.SIGTERM), app._handle_signal_stop)  # the terminal was closed
+        try:
+            app.start()
+        except Exception as error:
+            if not app.stopping:
+                raise
+            log.debug("while stopping: %s", error)

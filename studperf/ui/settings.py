@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
+import re
 import secrets
 import sys
 import tempfile
@@ -16,10 +18,13 @@ from typing import TYPE_CHECKING
 from ..schema import InputError, Problem
 
 if TYPE_CHECKING:
+    from tornado.web import RequestHandler
     from traitlets.config import Config
 
+log = logging.getLogger(__name__)
+
 # %% auto #0
-__all__ = ['POLICY', 'PageSettings', 'page_config']
+__all__ = ['log', 'POLICY', 'PageSettings', 'page_config']
 
 # %% ../../nbs/16_ui/23_settings.ipynb #7c575ca4
 def _loopback(host: str) -> bool:
@@ -45,8 +50,11 @@ class PageSettings:
         bounds = {"port": (0, 65535), "sessions": (1, 1000), "ready": (0, 50), "idle": (1, 86_400)}
         wrong = [Problem(f"a whole number from {low} to {high}", column=name, value=value) for name, (low, high) in bounds.items()
                  if not isinstance(value := getattr(self, name), int) or not low <= value <= high]  # fmt: skip
-        if not (self.base_url.startswith("/") and self.base_url.endswith("/")) or "//" in self.base_url:
-            wrong.append(Problem("a path that begins and ends with /", column="base_url", value=self.base_url))
+        object.__setattr__(self, "host", self.host.strip().removeprefix("[").removesuffix("]"))
+        if not re.fullmatch(r"[\w.:%-]+", self.host):
+            wrong.append(Problem("an address such as 127.0.0.1 or a name", column="host", value=self.host))
+        if not re.fullmatch(r"/([\w~-][\w.~-]*/)*", self.base_url):
+            wrong.append(Problem("a path of plain letters that begins and ends with /", column="base_url", value=self.base_url))
         if wrong:
             raise InputError("The page cannot be set up like this", wrong)
         if not self.token and not _loopback(self.host):
@@ -60,6 +68,11 @@ POLICY = (
 _HEADERS = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin"}
 
 
+def _log_request(handler: RequestHandler) -> None:
+    if handler.get_status() >= 500:  # without the query, in which a token may stand
+        log.error("%d %s %s", handler.get_status(), handler.request.method, handler.request.path)
+
+
 def page_config(
     settings: PageSettings,
 ) -> Config:
@@ -68,6 +81,7 @@ def page_config(
     from voila.paths import STATIC_ROOT
 
     tornado = {"headers": _HEADERS, "static_path": STATIC_ROOT, "static_url_prefix": f"{settings.base_url}voila/static/"}
+    tornado["log_function"] = _log_request
     tornado |= {"ws_ping_interval": 30_000, "ws_ping_timeout": 30_000}  # milliseconds
     if _loopback(settings.host):  # a name that somebody points here is not ours
         tornado |= {"allow_remote_access": False, "local_hostnames": ["localhost"]}

@@ -14,7 +14,7 @@ from ..explanation.whatif import what_if
 from ..schema import InputError, validate
 from ..schema.pages import Html
 from .answers import answer_html, answer_of, by_html, compared_html, default_mark, strip_html, waiting_html, wrong_words
-from .entries import LEVELS, Entry, entry_of, example_of, form_fields, mark_schema, question_fields
+from .entries import LEVELS, Entry, entry_of, example_of, form_fields, mark_schema, question_fields, with_point
 from .fields import Fields, field_of
 from .scale import Reference, scale_figure, typical_reference
 from .waterfall import sentences_html, waterfall_html, waterfall_of
@@ -94,7 +94,7 @@ class StudentPanel:
 # %% ../../nbs/16_ui/08_student.ipynb #d354f53b
 def _asked(panel: StudentPanel) -> dict[str, float | None]:
     schema, values = mark_schema(panel.bundle.schema.target), panel.question.values
-    checked = validate({"mark": values.get("mark", "")}, schema, on_error="report")
+    checked = validate({"mark": with_point(values.get("mark", ""))}, schema, on_error="report")
     panel.question.problems = {problem.column: wrong_words(problem, schema["mark"]) for problem in checked.problems}
     mark = float(checked.columns["mark"][0])
     return {"level": LEVELS.get(values.get("level", ""), 0.9), "mark": None if mark != mark else mark}
@@ -141,7 +141,7 @@ def _followed(panel: StudentPanel) -> None:
 
 # %% ../../nbs/16_ui/08_student.ipynb #969a7d26
 def _comparison(panel: StudentPanel, entry: Entry, other: Entry) -> tuple[str, str]:
-    changes = {name: value for name, value in panel.changes.values.items() if value != entry.typed[name]}
+    changes = {name: other.typed[name] for name in panel.changes.values if other.typed[name] != entry.typed[name]}
     if other.wrong:
         return "", ""
     if other.missing:

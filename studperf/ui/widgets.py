@@ -33,7 +33,7 @@ def script(
     name: str,  # of the file, without .js
 ) -> str:  # JavaScript
     """The browser's part of a widget."""
-    return (files("studperf") / "data" / "app" / f"{name}.js").read_text()
+    return (files("studperf") / "data" / "app" / f"{name}.js").read_text(encoding="utf-8")
 
 
 @cache
@@ -41,7 +41,7 @@ def styles() -> str:  # CSS
     """Every style sheet of the page, in the order of their names, what all share first."""
     sheets = [file for file in (files("studperf") / "data" / "app").iterdir() if file.name.endswith(".css")]
     ordered = sorted(sheets, key=lambda file: (file.name != "base.css", file.name))
-    return "\n".join(file.read_text() for file in ordered)
+    return "\n".join(file.read_text(encoding="utf-8") for file in ordered)
 
 # %% ../../nbs/16_ui/00_widgets.ipynb #65d9b6f2
 class View(anywidget.AnyWidget):

@@ -19,6 +19,7 @@ function render({ model, el }) {
   const told = element("p", { class: "sp-told", id: `${id}m`, role: "status" });
   const zone = element("div", { class: "sp-drop" }, input, button, hint, bar, told);
   let file = null;
+  let number = 0; // of the file: while one is sent or read another can be chosen, and the newest counts
   bar.hidden = true;
 
   const say = (text) => {
@@ -27,26 +28,33 @@ function render({ model, el }) {
     file = null;
     input.value = "";
   };
+  const refuse = (text) => {
+    told.textContent = text; // a file that is on its way goes on
+    input.value = "";
+  };
   const take = (files) => {
-    if (files.length !== 1) return say(files.length ? "One file at a time, please." : "");
+    if (!files.length) return;
+    if (files.length > 1) return refuse("One file at a time, please.");
     if (files[0].size > model.get("most"))
-      return say(`${files[0].name} has ${megabytes(files[0].size)}; this page takes up to ${megabytes(model.get("most"))}. It was not sent.`);
+      return refuse(`${files[0].name} has ${megabytes(files[0].size)}; this page takes up to ${megabytes(model.get("most"))}. It was not sent.`);
     file = files[0];
+    number += 1;
     bar.hidden = false;
     bar.value = 0;
     told.textContent = `Sending ${file.name} …`;
-    model.send({ kind: "begin", name: file.name, size: file.size });
+    model.send({ kind: "begin", number, name: file.name, size: file.size });
   };
   const receive = async (message) => {
+    if (!file || message.number !== number) return; // of an older file
     if (message.kind === "done") return say(model.get("message"));
-    if (message.kind !== "next" || !file) return;
     try {
       const piece = await file.slice(message.at, message.at + PIECE).arrayBuffer();
+      if (message.number !== number) return;
       bar.value = message.at / Math.max(file.size, 1);
-      if (message.at >= file.size) told.textContent = `Reading ${file.name} …`;
-      model.send({ kind: "piece", at: message.at }, undefined, [piece]);
+      if (message.at + PIECE >= file.size) told.textContent = `Reading ${file.name} …`;
+      model.send({ kind: "piece", number, at: message.at }, undefined, [piece]);
     } catch {
-      say(`${file ? file.name : "The file"} cannot be read any more; perhaps it was moved or changed.`);
+      if (message.number === number) say(`${file.name} cannot be read any more; perhaps it was moved or changed.`);
     }
   };
   const over = (on) => (event) => {
