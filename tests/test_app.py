@@ -543,11 +543,10 @@ DROP_TWO = """async (zone, [first, second, early]) => {
     data.items.add(new File([text, "x".repeat(pad)], name));
     zone.dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
   };
-  const [bar, told] = [zone.querySelector("progress"), zone.querySelector("[role=status]")];
+  const bar = zone.querySelector("progress");
   drop(first);
-  await new Promise((done) => {
-    const look = () => { if (early ? bar.value > 0 : told.textContent.startsWith("Reading")) done(); };
-    new MutationObserver(look).observe(zone, { subtree: true, childList: true, attributes: true });
+  await new Promise((done) => { // until a piece is sent: one of many, or the only one
+    new MutationObserver(() => { if (!early || bar.value > 0) done(); }).observe(bar, { attributeFilter: ["value"] });
   });
   drop(second);
 }"""
