@@ -832,7 +832,7 @@ def test_another_school_gets_another_page(browser, tmp_path):
             options = [] if column.is_number else box.locator("option").evaluate_all("all => all.map(one => one.value)")
             assert box.is_visible() and (column.is_number or options[1:] == list(column.categories)), column
         fill(form, columns, student)
-        eventually(lambda: said(page), f"{predicted(student, other)['prediction']:.1f}")
+        eventually(lambda: said(page), f"{predicted(student, other)['prediction']:.2f}")  # as fine as the steps to it
         take_picture(page, "student-uci")
         inside(page)
         part = to_panel(page, "A class")
@@ -853,7 +853,7 @@ def test_a_model_that_is_replaced_while_a_page_waits_is_the_one_that_is_shown(br
         with opened(browser, app, "student-replaced") as page:
             page.get_by_role("heading", name="Predict: grade").wait_for()
             fill(page.locator(".studperf-one-form"), new.schema.features(new.feature_set), own.iloc[0].to_dict())
-            eventually(lambda: said(page), f"{predicted(own.iloc[0].to_dict(), new)['prediction']:.1f}")
+            eventually(lambda: said(page), f"{predicted(own.iloc[0].to_dict(), new)['prediction']:.2f}")
             assert new.version in page.locator(".studperf-one-side").inner_text()
 
 
