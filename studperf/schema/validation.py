@@ -5,6 +5,7 @@
 # %% ../../nbs/00_schema/03_validation.ipynb #5f09b698
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['MISSING', 'UNKNOWN', 'is_missing', 'category_text', 'Checked', 'validate']
+__all__ = ['MISSING', 'UNKNOWN', 'is_missing', 'category_text', 'with_point', 'Checked', 'validate']
 
 # %% ../../nbs/00_schema/03_validation.ipynb #b6952181
 def is_missing(
@@ -89,9 +90,21 @@ def _check_category(values: Sequence, column: Column) -> tuple[np.ndarray, np.nd
     return np.where(wrong, MISSING, codes), missing, wrong
 
 # %% ../../nbs/00_schema/03_validation.ipynb #1d4db82e
-def _with_point(value: object, column: Column) -> str:
-    """What a number with a decimal comma would be; empty: it is none."""
-    pointed = value.strip().replace(",", ".", 1) if column.is_number and isinstance(value, str) and "," in value else ""
+_COMMA = re.compile(r"([^,.]*),(?!\d{3}$)([^,.]*)")
+
+
+def with_point(
+    text: str,  # a number as it was typed
+) -> str:  # without blanks around it; whether it is a number is not looked at
+    """The text with a point for a decimal comma."""
+    return _COMMA.sub(r"\1.\2", text) if _COMMA.fullmatch(text := text.strip()) else text
+
+# %% ../../nbs/00_schema/03_validation.ipynb #80fd5244
+def _meant(value: object, column: Column) -> str:
+    """What a number with a decimal comma would be with a point; empty: it is none."""
+    if not column.is_number or not isinstance(value, str) or NUMBER.fullmatch(value.strip()):
+        return ""
+    pointed = with_point(value)
     return pointed if NUMBER.fullmatch(pointed) else ""
 
 
@@ -105,11 +118,11 @@ def _problems(values: Sequence, column: Column, missing: np.ndarray, wrong: np.n
             continue
         value = value.item() if isinstance(value, np.generic) else value
         close = get_close_matches(category_text(value).casefold(), known, n=1) if known else []
-        meant = show_value(known[close[0]]) if close else _with_point(value, column)
+        meant = show_value(known[close[0]]) if close else _meant(value, column)
         hint = f" (did you mean {meant}?)" if meant else ""
         yield Problem(column.expected + hint, row=row, column=column.name, value=value)
 
-# %% ../../nbs/00_schema/03_validation.ipynb #80fd5244
+# %% ../../nbs/00_schema/03_validation.ipynb #406eb783
 def _is_frame(table: object) -> bool:
     return "pandas" in sys.modules and isinstance(table, sys.modules["pandas"].DataFrame)
 
@@ -139,7 +152,7 @@ def _as_columns(table: object) -> tuple[list[str], list[Sequence], int]:
         return _record_columns(table)
     raise InputError("This is not a table", [Problem("a DataFrame, a dict, a list of dicts or a path", value=table)])
 
-# %% ../../nbs/00_schema/03_validation.ipynb #fccd1bf3
+# %% ../../nbs/00_schema/03_validation.ipynb #53bb2083
 def _match(headers: list[str], columns: Sequence[Column]) -> dict[str, int]:
     keys, found, problems = [header_key(header) for header in headers], {}, []
     for column in columns:
@@ -157,7 +170,7 @@ def _match(headers: list[str], columns: Sequence[Column]) -> dict[str, int]:
         raise InputError(f"The table does not have the columns it should; it has {has}", problems)
     return found
 
-# %% ../../nbs/00_schema/03_validation.ipynb #7d6ae984
+# %% ../../nbs/00_schema/03_validation.ipynb #5d7ade2a
 @dataclass(frozen=True, repr=False)
 class Checked:
     """A table after validation: arrays by column name, and what was wrong."""
@@ -203,7 +216,7 @@ class Checked:
         values = self.columns[column.name]
         return values if column.is_number else np.array([*column.categories, "(unknown)", np.nan], object)[values]
 
-# %% ../../nbs/00_schema/03_validation.ipynb #eeb988c0
+# %% ../../nbs/00_schema/03_validation.ipynb #dfb2b98f
 def validate(
     table: object,  # a DataFrame, a dict (one student) or a list of dicts
     schema: Schema,  # what it should hold

@@ -122,8 +122,9 @@ def prepare(
     log.info("%s: %d rows to learn from, %d put away; target %s, feature set %s%s", source.name, len(train), len(test), schema.target.name,
              feature_set, f"; ignored {', '.join(ignored)}" if ignored else "")  # fmt: skip
     protected = groups_of_table(source.table, schema).reset_index(drop=True)
-    known = _known(source.table, schema, checked)
-    return Task(schema, feature_set, checked, good[train], good[test], seed, source.name, checked.frame(), known, protected, groups)
+    table = checked.frame()
+    known = table if feature_set == "full" else _known(source.table, schema, checked)
+    return Task(schema, feature_set, checked, good[train], good[test], seed, source.name, table, known, protected, groups)
 
 
 def _known(table: pd.DataFrame, schema: Schema, checked: Checked) -> pd.DataFrame:

@@ -5,13 +5,13 @@
 # %% ../../nbs/16_ui/07_entries.ipynb #5810e187
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..explanation.words import level_words
 from ..schema import Column, Schema, validate
+from ..schema.validation import with_point
 from .answers import wrong_words
 from .fields import Field, field_of
 
@@ -20,20 +20,10 @@ if TYPE_CHECKING:
     from studperf.schema import Checked
 
 # %% auto #0
-__all__ = ['LEVELS', 'with_point', 'Entry', 'entry_of', 'example_of', 'form_fields', 'level_students', 'level_field',
-           'mark_schema', 'question_fields']
+__all__ = ['LEVELS', 'Entry', 'entry_of', 'example_of', 'form_fields', 'level_students', 'level_field', 'mark_schema',
+           'question_fields']
 
 # %% ../../nbs/16_ui/07_entries.ipynb #0385e152
-_COMMA = re.compile(r"([^,.]*),(?!\d{3}$)([^,.]*)")
-
-
-def with_point(
-    text: str,  # a number as it was typed
-) -> str:  # without blanks around it; whether it is a number is not looked at
-    """The text with a point for a decimal comma."""
-    return _COMMA.sub(r"\1.\2", text) if _COMMA.fullmatch(text := text.strip()) else text
-
-# %% ../../nbs/16_ui/07_entries.ipynb #fc99f260
 @dataclass(frozen=True)
 class Entry:
     """What stands in the form."""
@@ -48,7 +38,7 @@ class Entry:
         """Can there be an answer? Not of an empty form, even where everything may be missing."""
         return not (self.missing or self.wrong) and any(map(str.strip, self.typed.values()))
 
-# %% ../../nbs/16_ui/07_entries.ipynb #ac4ce658
+# %% ../../nbs/16_ui/07_entries.ipynb #54c5c8ac
 def entry_of(
     bundle: Bundle,
     values: Mapping[str, str],  # by column, as typed; a column that is absent is empty
@@ -61,7 +51,7 @@ def entry_of(
     wrong = {problem.column: wrong_words(problem, specs[problem.column]) for problem in checked.problems if not problem.found}
     return Entry(typed, checked, missing, wrong)
 
-# %% ../../nbs/16_ui/07_entries.ipynb #38794d24
+# %% ../../nbs/16_ui/07_entries.ipynb #ac4ce658
 def _median(column: Column, quantiles: list[float]) -> str:
     middle = quantiles[len(quantiles) // 2]
     text = f"{middle:.6g}"
@@ -83,7 +73,7 @@ def example_of(
             example[column.name] = _median(column, seen["quantiles"]) if seen else ""
     return example
 
-# %% ../../nbs/16_ui/07_entries.ipynb #f79ca810
+# %% ../../nbs/16_ui/07_entries.ipynb #38794d24
 def _whole(column: Column, bundle: Bundle) -> bool:
     seen = bundle.manifest.get("typical", {}).get("numbers", {}).get(column.name)
     return bool(seen) and all(float(quantile).is_integer() for quantile in seen["quantiles"])
@@ -95,7 +85,7 @@ def form_fields(
     """The inputs of a form for one student."""
     return [field_of(column, whole=_whole(column, bundle)) for column in bundle.schema.features(bundle.feature_set)]
 
-# %% ../../nbs/16_ui/07_entries.ipynb #82b8b75e
+# %% ../../nbs/16_ui/07_entries.ipynb #f79ca810
 LEVELS = {f"{level:g}": level for level in (0.5, 0.8, 0.9, 0.95)}
 
 

@@ -13,8 +13,9 @@ import numpy as np
 
 from ..schema import Column, InputError, Problem, header_key, show_value, validate
 from ..schema.pages import Html
+from ..schema.validation import with_point
 from .answers import default_mark
-from .entries import level_field, mark_schema, with_point
+from .entries import level_field, mark_schema
 from .fields import Field, field_of
 from .lists import Match
 from .register import ClassList

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from ..explanation.whatif import what_if
 from ..schema import InputError, validate
 from ..schema.pages import Html
+from ..schema.validation import with_point
 from .answers import answer_html, answer_of, by_html, compared_html, default_mark, strip_html, waiting_html, wrong_words
-from .entries import LEVELS, Entry, entry_of, example_of, form_fields, mark_schema, question_fields, with_point
+from .entries import LEVELS, Entry, entry_of, example_of, form_fields, mark_schema, question_fields
 from .fields import Fields, field_of
 from .scale import Reference, scale_figure, typical_reference
 from .waterfall import sentences_html, waterfall_html, waterfall_of
